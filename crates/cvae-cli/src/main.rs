@@ -1,0 +1,2 @@
+//! The `cvae` command line.
+fn main() {}
