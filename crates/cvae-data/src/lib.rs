@@ -1,1 +1,54 @@
-//! cvae-data
+//! Rows of numbers for training and applying models: where they come from, how they are split, ordered
+//! and scaled, and how results are written.
+//!
+//! ```
+//! use cvae_data::{LoadOptions, Source};
+//!
+//! let source: Source = "digits".parse()?;
+//! let data = source.load(&LoadOptions::default())?;
+//! assert_eq!((data.rows(), data.width()), (1797, 64));
+//!
+//! let (train, test) = data.split(0.1, 42)?;
+//! let order = cvae_data::epoch_order(train.rows(), 42, 0)?;
+//! let mut batch = Vec::new();
+//! train.gather(&order[..32], &mut batch)?;
+//! assert_eq!(batch.len(), 32 * train.width());
+//! assert_eq!(test.rows(), 180);
+//! # Ok::<(), cvae_data::DataError>(())
+//! ```
+//!
+//! - [`Source`] turns a name such as `fashion-mnist:test` or `rows.csv.gz` into a [`Dataset`] in memory or
+//!   a [`ChunkReader`] over data of any size.
+//! - [`split`] and [`epoch_order`] are pure functions of a seed: the same rows in the same order on every
+//!   platform, for any number of threads, and after a resume.
+//! - [`FittedScaling`] brings features to a common range and back.
+//! - [`atomic_write`] writes
+//!   absent, by [`atomic_write`], which serves any other file as well.
+//!
+//! Every bad input is one [`DataError`] that names the file, and the row and column where there is one.
+//! No length in a file is trusted before it has been compared with the size of the file.
+//!
+//! # Cargo features
+//! - `parquet`: reads and writes Apache Parquet.
+//! - `images`: reads folders of PNG and JPEG images.
+
+#![forbid(unsafe_code)]
+
+mod atomic;
+mod dataset;
+mod error;
+mod labels;
+mod manifest;
+mod read;
+mod scaling;
+mod source;
+mod split;
+
+pub use atomic::atomic_write;
+pub use dataset::{BYTE_SCALE, Dataset, ImageShape, RowsRef, Values};
+pub use error::{Cell, DataError, HeaderFault};
+pub use manifest::{Manifest, ManifestFile, sha256};
+pub use read::{ChunkReader, LoadOptions};
+pub use scaling::{FittedScaling, Scaling, ScalingError, ScalingFit};
+pub use source::{Format, Part, Source};
+pub use split::{epoch_order, epoch_order_into, split};
