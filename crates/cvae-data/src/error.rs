@@ -46,6 +46,9 @@ pub enum HeaderFault {
     /// The header is not the text the format prescribes.
     #[error("it is not well-formed")]
     Syntax,
+    /// The file ends inside it.
+    #[error("the file ends inside it")]
+    Short,
     /// A field the format requires is absent.
     #[error("a required field is missing")]
     MissingField,
@@ -93,7 +96,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// The file ends before what its header declares.
-    #[error("{}: truncated: its header declares {expected} bytes of values, {found} are there", path.display())]
+    #[error("{}: truncated: its header declares {expected} bytes of values, at most {found} are there", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -158,6 +161,14 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
         /// How many dimensions it has.
+        dimensions: usize,
+    },
+    /// The labels beside a file of rows are not one axis of numbers.
+    #[error("{}: labels with {dimensions} axes where one is needed", path.display())]
+    LabelDimensions {
+        /// The file of labels.
+        path: PathBuf,
+        /// How many axes it has.
         dimensions: usize,
     },
     /// There is not one row.
@@ -254,13 +265,13 @@ pub enum DataError {
         /// The value as a 32-bit float.
         value: f32,
     },
-    /// The text is not valid UTF-8 or not valid CSV.
-    #[error("{}: not valid CSV: {source}", path.display())]
-    Csv {
+    /// A header cell without a name, as a table saved with its row index has.
+    #[error("{}: column {column} has no name in the header; name it, or remove it if it is a row index", path.display())]
+    UnnamedColumn {
         /// The file.
         path: PathBuf,
-        /// What the CSV reader said.
-        source: csv::Error,
+        /// Column, counted from 1.
+        column: usize,
     },
     /// A label that stands for no class.
     #[error("{}: {cell} holds the label `{text}`; labels are whole numbers or names", path.display())]

@@ -22,7 +22,7 @@
 //! - [`split`] and [`epoch_order`] are pure functions of a seed: the same rows in the same order on every
 //!   platform, for any number of threads, and after a resume.
 //! - [`FittedScaling`] brings features to a common range and back.
-//! - [`atomic_write`] writes
+//! - [`ArrayWriter`] and [`write_array`] write `.npy`, `.csv` and `.parquet` files that are complete or
 //!   absent, by [`atomic_write`], which serves any other file as well.
 //!
 //! Every bad input is one [`DataError`] that names the file, and the row and column where there is one.
@@ -43,6 +43,7 @@ mod read;
 mod scaling;
 mod source;
 mod split;
+mod write;
 
 pub use atomic::atomic_write;
 pub use dataset::{BYTE_SCALE, Dataset, ImageShape, RowsRef, Values};
@@ -52,3 +53,4 @@ pub use read::{ChunkReader, LoadOptions};
 pub use scaling::{FittedScaling, Scaling, ScalingError, ScalingFit};
 pub use source::{Format, Part, Source};
 pub use split::{epoch_order, epoch_order_into, split};
+pub use write::{ArrayWriter, check_output, write_array};

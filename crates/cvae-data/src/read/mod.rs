@@ -1,6 +1,11 @@
 //! Reading rows, whole or chunk by chunk, from every kind of source.
 
+mod array;
+mod bytes;
+mod csv;
+mod idx;
 mod memory;
+mod npy;
 
 pub(crate) use memory::MemoryReader;
 
@@ -240,10 +245,16 @@ impl ChunkReader {
 /// Opens a file or folder.
 pub(crate) fn open_file(
     path: &Path,
-    _format: Format,
-    _options: &LoadOptions,
+    format: Format,
+    options: &LoadOptions,
 ) -> Result<(Meta, Box<dyn RowReader>), DataError> {
-    Err(DataError::UnknownFormat { path: path.to_path_buf() })
+    match format {
+        Format::Npy => npy::open(path),
+        Format::Idx => idx::open(path),
+        Format::Csv => csv::open(path, options),
+        Format::Parquet => Err(DataError::FeatureOff { path: path.to_path_buf(), feature: "parquet" }),
+        Format::Images => Err(DataError::FeatureOff { path: path.to_path_buf(), feature: "images" }),
+    }
 }
 
 /// Bytes of values read between two checks of the size limit.
