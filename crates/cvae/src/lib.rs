@@ -1,1 +1,19 @@
-//! cvae
+//! Collapsed variational autoencoders ("C" is for collapsed, never conditional): evaluation, latent
+//! densities and anomaly scores.
+//!
+//! - [`metrics`]: reconstruction error, the PCA floor, nearest neighbours, latent statistics, distances
+//!   between distributions, ranking quality.
+//! - [`density`]: densities fitted to codes after training, which make a deterministic model generative.
+//! - [`scoring`]: anomaly scores, their calibration and conformal thresholds.
+//!
+//! All three take rows as a [`Matrix`], a checked view of row-major `f32` values, and accumulate in `f64`.
+#![forbid(unsafe_code)]
+
+pub mod density;
+mod linalg;
+mod matrix;
+pub mod metrics;
+mod random;
+pub mod scoring;
+
+pub use matrix::{Matrix, MatrixError};

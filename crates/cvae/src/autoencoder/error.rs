@@ -1,0 +1,59 @@
+//! What can go wrong when a model is applied.
+
+use cvae_core::{CompileError, RunError};
+use cvae_data::{DataError, ScalingError};
+use thiserror::Error;
+
+use crate::checkpoint::CheckpointError;
+use crate::config::ConfigError;
+
+/// A model that cannot be loaded, applied or saved.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The values are not whole rows.
+    #[error("{values} values are not a whole number of rows of width {width}")]
+    Rows {
+        /// Values given.
+        values: usize,
+        /// Width of a row, or of a code.
+        width: usize,
+    },
+    /// There are no rows.
+    #[error("there are no rows")]
+    NoRows,
+    /// A value is NaN or infinite.
+    #[error("the value at row {row}, column {column} (counted from 0) is not finite")]
+    NonFinite {
+        /// Row, from 0.
+        row: usize,
+        /// Column, from 0.
+        column: usize,
+    },
+    /// The result is too large for this machine to address.
+    #[error("{rows} rows of width {width} are more than this machine can address")]
+    TooLarge {
+        /// Rows asked for.
+        rows: usize,
+        /// Width of a row.
+        width: usize,
+    },
+    /// The configuration breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The backend cannot run the model.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The backend failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The feature scaling does not fit the rows.
+    #[error(transparent)]
+    Scaling(#[from] ScalingError),
+    /// A file of the run cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}

@@ -1,0 +1,270 @@
+//! A trained model on a backend.
+
+mod error;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cvae_core::{Backend, BackendId, Entry, Executable, KernelChoice, Plan, State};
+use cvae_data::{Dataset, FittedScaling, ScalingError};
+
+use crate::checkpoint::{Existing, Model, RunFolder, StateFile};
+use crate::config::Config;
+
+pub use error::ModelError;
+
+/// Rows encoded or reconstructed at a time where only a summary of them is kept.
+const BLOCK_ROWS: usize = 4096;
+
+/// A trained autoencoder, compiled for a backend.
+///
+/// Rows and codes are row-major slices: `rows × width` and `rows × latent` values, any number of rows. Rows
+/// are in the units of the data; the feature scaling that training fitted is applied on the way in and undone
+/// on the way out.
+pub struct Autoencoder {
+    config: Config,
+    scaling: FittedScaling,
+    backend: BackendId,
+    plan: Arc<Plan>,
+    executable: Mutex<Box<dyn Executable>>,
+}
+
+impl std::fmt::Debug for Autoencoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Autoencoder")
+            .field("backend", &self.backend)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Autoencoder {
+    /// Compiles `model` for `backend`.
+    ///
+    /// # Errors
+    /// A backend that does not support the model, or lacks memory or threads.
+    pub fn new(model: Model, backend: &dyn Backend) -> Result<Self, ModelError> {
+        let plan = Arc::new(model.plan);
+        let mut executable = backend.compile(Arc::clone(&plan))?;
+        executable.write(State::Params, &model.params)?;
+        Ok(Self::assemble(model.config, model.scaling, backend.id(), plan, executable))
+    }
+
+    /// A model that is compiled already and has its parameters.
+    pub(crate) fn assemble(
+        config: Config,
+        scaling: FittedScaling,
+        backend: BackendId,
+        plan: Arc<Plan>,
+        executable: Box<dyn Executable>,
+    ) -> Self {
+        Self { config, scaling, backend, plan, executable: Mutex::new(executable) }
+    }
+
+    /// Loads the model of a run folder.
+    ///
+    /// # Errors
+    /// Anything wrong with `config.toml` or `model.safetensors`, by file and tensor, or a backend that cannot
+    /// run the model.
+    pub fn load(folder: impl AsRef<Path>, backend: &dyn Backend) -> Result<Self, ModelError> {
+        let folder = RunFolder::new(folder.as_ref());
+        let config = folder.config()?;
+        let model = folder.read_model()?;
+        config.check_resumable(&model.config)?;
+        Self::new(model, backend)
+    }
+
+    /// Writes `config.toml`, `model.safetensors` and a `state.safetensors` without the optimiser's state to
+    /// `folder`. A folder that training wrote has these files already.
+    ///
+    /// # Errors
+    /// A folder that `existing` does not allow, or cannot be written to.
+    pub fn save(&self, folder: impl AsRef<Path>, existing: Existing) -> Result<(), ModelError> {
+        let folder = RunFolder::new(folder.as_ref());
+        let params = self.parameters()?;
+        folder.prepare(&self.config, existing)?;
+        let state = StateFile {
+            config: self.config.clone(),
+            scaling: self.scaling.clone(),
+            training: None,
+            density: None,
+        };
+        folder.write_state(&state, &self.plan.params)?;
+        Ok(folder.write_model(&self.config, &self.scaling, &self.plan.params, &params)?)
+    }
+
+    /// What was trained, and how.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The lowered model.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How features are scaled.
+    pub fn scaling(&self) -> &FittedScaling {
+        &self.scaling
+    }
+
+    /// The backend it runs on.
+    pub fn backend(&self) -> &BackendId {
+        &self.backend
+    }
+
+    /// The kernel that each op runs on.
+    pub fn kernels(&self) -> Vec<KernelChoice> {
+        self.lock().kernels()
+    }
+
+    /// Elements of a row.
+    pub fn width(&self) -> usize {
+        self.plan.spec.width()
+    }
+
+    /// Elements of a code.
+    pub fn latent(&self) -> usize {
+        self.plan.spec.latent()
+    }
+
+    /// The parameters, in the plan's layout.
+    ///
+    /// # Errors
+    /// A failed device.
+    pub fn parameters(&self) -> Result<Vec<f32>, ModelError> {
+        let mut params = vec![0.0; self.plan.params.len()];
+        self.lock().read(State::Params, &mut params)?;
+        Ok(params)
+    }
+
+    /// Rows to codes: `rows × width` values to `rows × latent`. A variational model gives posterior means.
+    ///
+    /// # Errors
+    /// Values that are no whole rows or not finite, or a failed device.
+    pub fn encode(&self, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let scaled = self.scale(rows)?;
+        self.infer(Entry::Encode, &scaled)
+    }
+
+    /// Codes to rows: `rows × latent` values to `rows × width`.
+    ///
+    /// # Errors
+    /// Values that are no whole codes or not finite, or a failed device.
+    pub fn decode(&self, codes: &[f32]) -> Result<Vec<f32>, ModelError> {
+        check(codes, self.latent())?;
+        self.unscale(self.infer(Entry::Decode, codes)?)
+    }
+
+    /// Rows to rows: encodes and decodes.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::encode`].
+    pub fn reconstruct(&self, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let scaled = self.scale(rows)?;
+        self.unscale(self.infer(Entry::Reconstruct, &scaled)?)
+    }
+
+    /// How abnormal each row is: its mean squared reconstruction error over the scaled features, so that a
+    /// feature's units do not weigh. Higher is more abnormal.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::encode`].
+    pub fn score(&self, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let scaled = self.scale(rows)?;
+        let reconstructed = self.infer(Entry::Reconstruct, &scaled)?;
+        let width = self.width();
+        let error = |(row, other): (&[f32], &[f32])| {
+            let squares = row.iter().zip(other).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+            (squares.sum::<f64>() / width as f64) as f32
+        };
+        Ok(scaled.chunks_exact(width).zip(reconstructed.chunks_exact(width)).map(error).collect())
+    }
+
+    /// How normal each row is: [`Autoencoder::score`] negated, after scikit-learn's method of this name.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::encode`].
+    pub fn score_samples(&self, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let mut scores = self.score(rows)?;
+        scores.iter_mut().for_each(|score| *score = -*score);
+        Ok(scores)
+    }
+
+    /// [`Autoencoder::encode`] under the name of the field's transformers.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::encode`].
+    pub fn transform(&self, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
+        self.encode(rows)
+    }
+
+    /// [`Autoencoder::decode`] under the name of the field's transformers.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::decode`].
+    pub fn inverse_transform(&self, codes: &[f32]) -> Result<Vec<f32>, ModelError> {
+        self.decode(codes)
+    }
+
+    /// The codes of a data set, `rows × latent`.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::encode`]; also rows of another width than the model's.
+    pub fn encode_dataset(&self, data: &Dataset) -> Result<Vec<f32>, ModelError> {
+        data.expect_width(self.width())?;
+        let mut codes = Vec::new();
+        let mut block = Vec::new();
+        for start in (0..data.rows()).step_by(BLOCK_ROWS) {
+            data.copy_rows(start..data.rows().min(start + BLOCK_ROWS), &mut block)?;
+            codes.extend(self.encode(&block)?);
+        }
+        Ok(codes)
+    }
+
+    /// Checks rows and brings their features to the model's scale.
+    pub(crate) fn scale(&self, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
+        check(rows, self.width())?;
+        let mut scaled = rows.to_vec();
+        self.scaling.apply(&mut scaled).map_err(|error: ScalingError| ModelError::Scaling(error))?;
+        // A value far outside the range that was trained on can overflow.
+        check(&scaled, self.width())?;
+        Ok(scaled)
+    }
+
+    fn unscale(&self, mut rows: Vec<f32>) -> Result<Vec<f32>, ModelError> {
+        self.scaling.invert(&mut rows)?;
+        Ok(rows)
+    }
+
+    /// Runs an entry on checked rows in the model's scale.
+    pub(crate) fn infer(&self, entry: Entry, input: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let (from, to) = entry.widths(&self.plan);
+        let rows = input.len() / from;
+        let len = rows.checked_mul(to).ok_or(ModelError::TooLarge { rows, width: to })?;
+        let mut out = Vec::new();
+        out.try_reserve_exact(len).map_err(|_| ModelError::TooLarge { rows, width: to })?;
+        out.resize(len, 0.0);
+        self.lock().infer(entry, input, &mut out)?;
+        Ok(out)
+    }
+
+    /// An executable left by a panicking thread is as it was before the call that panicked.
+    fn lock(&self) -> MutexGuard<'_, Box<dyn Executable>> {
+        self.executable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Checks that values are whole rows, at least one, and finite.
+fn check(values: &[f32], width: usize) -> Result<(), ModelError> {
+    if values.is_empty() {
+        return Err(ModelError::NoRows);
+    }
+    if !values.len().is_multiple_of(width) {
+        return Err(ModelError::Rows { values: values.len(), width });
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(ModelError::NonFinite { row: index / width, column: index % width }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,193 @@
+//! Backends by name.
+//!
+//! | name | backend |
+//! |---|---|
+//! | `auto` | the fastest available |
+//! | `cpu` | the widest instruction set of this machine: `cpu-avx512`, `cpu-avx2`, `cpu-neon` or `cpu-scalar` |
+//! | `cuda` | the CUDA backend of the precision asked for |
+//! | `candle` | `candle-f32` |
+//! | any id of [`IDS`] | that backend, or an error |
+//!
+//! ```
+//! use cvae::{BackendConfig, registry};
+//!
+//! let chosen = registry::select(&BackendConfig::default())?;
+//! println!("{}: {}", chosen.backend.id(), chosen.reason);
+//! # Ok::<(), cvae::RegistryError>(())
+//! ```
+
+mod error;
+
+use std::num::NonZero;
+use std::sync::Arc;
+
+use cvae_core::{Backend, Unsupported};
+use serde::Serialize;
+
+use crate::config::{BackendConfig, Precision};
+
+pub use error::RegistryError;
+
+/// Every backend id, the fastest first within a device.
+pub const IDS: [&str; 10] = [
+    "cpu-avx512",
+    "cpu-avx2",
+    "cpu-neon",
+    "cpu-scalar",
+    "cuda-f32",
+    "cuda-tf32",
+    "cuda-bf16",
+    "candle-f32",
+    "candle-f64",
+    "reference",
+];
+
+/// Names that stand for a choice among [`IDS`].
+pub const FAMILIES: [&str; 4] = ["auto", "cpu", "cuda", "candle"];
+
+/// A backend and why it was chosen.
+#[derive(Clone)]
+pub struct Selected {
+    /// The backend.
+    pub backend: Arc<dyn Backend>,
+    /// Why it was chosen, as a clause to follow its name.
+    pub reason: String,
+}
+
+impl std::fmt::Debug for Selected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Selected").field("backend", &self.backend.id()).field("reason", &self.reason).finish()
+    }
+}
+
+/// Whether a backend can be used here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendStatus {
+    /// The backend's id.
+    pub id: &'static str,
+    /// Whether it can be used.
+    pub available: bool,
+    /// The device, or the reason why it cannot be used.
+    pub detail: String,
+}
+
+/// The cores available to this process, at least 1.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Opens the backend that a configuration asks for.
+///
+/// # Errors
+/// A name that is none of [`FAMILIES`] and [`IDS`], a backend that is not part of this build or not
+/// available on this machine, or a precision that it does not have.
+pub fn select(config: &BackendConfig) -> Result<Selected, RegistryError> {
+    let threads = config.threads.unwrap_or_else(default_threads);
+    if threads == 0 {
+        return Err(RegistryError::NoThreads);
+    }
+    let name = config.name.as_str();
+    let candidates: &[&'static str] = match (name, config.precision) {
+        ("auto", Precision::F32) => &["cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-scalar", "candle-f32"],
+        ("cpu", Precision::F32) => &["cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-scalar"],
+        ("cuda", Precision::F32) => &["cuda-f32"],
+        ("cuda", Precision::Bf16) => &["cuda-bf16"],
+        ("candle", Precision::F32) => &["candle-f32"],
+        ("auto" | "cpu" | "candle", precision) => {
+            return Err(RegistryError::Precision { name: name.to_owned(), precision: precision.name() });
+        }
+        (name, precision) => {
+            let Some(id) = IDS.iter().find(|id| **id == name) else {
+                return Err(RegistryError::Unknown { name: name.to_owned() });
+            };
+            if (precision == Precision::Bf16) != id.ends_with("-bf16") {
+                return Err(RegistryError::Precision { name: name.to_owned(), precision: precision.name() });
+            }
+            let reason = "asked for by name".to_owned();
+            return Ok(Selected { backend: open(id, threads)?, reason });
+        }
+    };
+    let mut refusals = vec![];
+    for id in candidates {
+        match open(id, threads) {
+            Ok(backend) => return Ok(Selected { backend, reason: reason(name, id, &refusals) }),
+            Err(error) => refusals.push(error),
+        }
+    }
+    match refusals.pop() {
+        Some(refusal) if candidates.len() == 1 => Err(refusal),
+        _ => Err(RegistryError::NoneAvailable { name: name.to_owned() }),
+    }
+}
+
+/// Every known backend, with its device or the reason why it cannot be used.
+pub fn list(threads: usize) -> Vec<BackendStatus> {
+    let status = |id| match open(id, threads) {
+        Ok(backend) => BackendStatus { id, available: true, detail: describe(&backend.device()) },
+        Err(error) => BackendStatus { id, available: false, detail: error.to_string() },
+    };
+    IDS.into_iter().map(status).collect()
+}
+
+fn describe(device: &cvae_core::DeviceInfo) -> String {
+    let mut text = device.name.clone();
+    if let Some(threads) = device.threads {
+        text.push_str(&format!(", {threads} thread{}", if threads == 1 { "" } else { "s" }));
+    }
+    if let Some(bytes) = device.memory {
+        text.push_str(&format!(", {:.1} GiB", bytes as f64 / f64::from(1 << 30)));
+    }
+    if !device.features.is_empty() {
+        text.push_str(&format!(", {}", device.features.join(" ")));
+    }
+    text
+}
+
+fn reason(name: &str, id: &str, refusals: &[RegistryError]) -> String {
+    match refusals.iter().find(|refusal| matches!(refusal, RegistryError::Unavailable(_))) {
+        _ if id.starts_with("candle") && name == "auto" => "no CPU backend is part of this build".to_owned(),
+        Some(refusal) => format!("the fastest available; {refusal}"),
+        None => "the fastest of its kind".to_owned(),
+    }
+}
+
+/// Opens the backend `id`, one of [`IDS`].
+fn open(id: &'static str, threads: usize) -> Result<Arc<dyn Backend>, RegistryError> {
+    match id {
+        #[cfg(feature = "cpu")]
+        "cpu-avx512" | "cpu-avx2" | "cpu-neon" | "cpu-scalar" => open_cpu(id, threads),
+        #[cfg(feature = "candle")]
+        "candle-f32" => Ok(Arc::new(cvae_candle::CandleBackend::new(cvae_candle::Precision::F32))),
+        #[cfg(feature = "candle")]
+        "candle-f64" => Ok(Arc::new(cvae_candle::CandleBackend::new(cvae_candle::Precision::F64))),
+        #[cfg(feature = "reference")]
+        "reference" => Ok(Arc::new(cvae_reference::ReferenceBackend)),
+        _ => {
+            let _ = threads;
+            let feature = id.split('-').next().unwrap_or(id);
+            Err(RegistryError::NotBuilt { id, feature })
+        }
+    }
+}
+
+#[cfg(feature = "cpu")]
+fn open_cpu(id: &'static str, threads: usize) -> Result<Arc<dyn Backend>, RegistryError> {
+    use cvae_cpu::{CpuBackend, Level};
+
+    let level = match id {
+        "cpu-avx512" => Level::Avx512,
+        "cpu-avx2" => Level::Avx2,
+        "cpu-neon" => Level::Neon,
+        _ => Level::Scalar,
+    };
+    Ok(Arc::new(CpuBackend::new(level, threads)?))
+}
+
+impl From<Unsupported> for RegistryError {
+    fn from(error: Unsupported) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+use super::*;
+
+fn asking(name: &str) -> BackendConfig {
+    BackendConfig { name: name.to_owned(), ..BackendConfig::default() }
+}
+
+#[test]
+fn unknown_names_list_the_known_ones() {
+    let error = select(&asking("cpu-avx9")).unwrap_err().to_string();
+    assert!(error.starts_with("unknown backend `cpu-avx9`; known: auto, cpu, cuda, candle, cpu-avx512"), "{error}");
+}
+
+#[test]
+fn every_id_is_listed_and_listing_agrees_with_selecting() {
+    let listed = list(1);
+    assert_eq!(listed.iter().map(|status| status.id).collect::<Vec<_>>(), IDS);
+    for status in listed {
+        let precision = if status.id.ends_with("bf16") { Precision::Bf16 } else { Precision::F32 };
+        match select(&BackendConfig { name: status.id.to_owned(), precision, threads: Some(1) }) {
+            Ok(selected) => {
+                assert!(status.available, "{status:?}");
+                assert_eq!(selected.backend.id().as_str(), status.id);
+                assert!(!status.detail.is_empty());
+            }
+            Err(error) => assert_eq!((false, error.to_string()), (status.available, status.detail)),
+        }
+    }
+}
+
+#[test]
+fn precision_is_never_changed_silently() {
+    for name in ["auto", "cpu", "candle", "cpu-scalar", "cuda-tf32"] {
+        let config = BackendConfig { precision: Precision::Bf16, ..asking(name) };
+        let error = select(&config).unwrap_err();
+        assert_eq!(error.to_string(), format!("`{name}` does not compute in bf16"));
+    }
+    assert!(matches!(select(&asking("cuda-bf16")), Err(RegistryError::Precision { precision: "f32", .. })));
+}
+
+#[test]
+fn no_threads_are_refused() {
+    let config = BackendConfig { threads: Some(0), ..BackendConfig::default() };
+    assert_eq!(select(&config).unwrap_err(), RegistryError::NoThreads);
+    assert!(default_threads() >= 1);
+}
+
+#[cfg(feature = "cpu")]
+#[test]
+fn auto_and_cpu_are_the_widest_available_level_and_say_so() {
+    let available: Vec<_> = list(1).into_iter().filter(|s| s.available && s.id.starts_with("cpu")).collect();
+    for name in ["auto", "cpu"] {
+        let selected = select(&asking(name)).unwrap();
+        assert_eq!(selected.backend.id().as_str(), available[0].id);
+        assert!(selected.reason.contains("fastest"), "{}", selected.reason);
+        assert_eq!(selected.backend.device().threads, Some(default_threads()));
+    }
+    let one = select(&BackendConfig { threads: Some(1), ..asking("cpu-scalar") }).unwrap();
+    assert_eq!(one.backend.device().threads, Some(1));
+}
