@@ -1,2 +1,7 @@
 //! The `cvae` command line.
+#![forbid(unsafe_code)]
+
+mod args;
+mod report;
+
 fn main() {}

@@ -1,0 +1,285 @@
+//! The arguments, as clap reads them.
+//!
+//! Names of things (activations, objectives, backends, presets, densities) are taken as text: whether a name
+//! is known is for the library to say, in the same words as for a configuration file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Train, apply and evaluate collapsed autoencoders.
+///
+/// A collapsed variational autoencoder ("C" is for collapsed, never conditional) is a VAE whose posterior
+/// noise has been removed: encoding is deterministic. `cvae train` alone trains one on the embedded digits.
+#[derive(Debug, Parser)]
+#[command(name = "cvae", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model and write its run folder.
+    Train(Box<TrainArgs>),
+    /// Measure a trained model on rows: errors, codes, and labels where there are any.
+    Eval(EvalArgs),
+    /// Turn rows into codes.
+    Encode(RowsArgs),
+    /// Turn codes into rows.
+    Decode(DecodeArgs),
+    /// Encode and decode rows.
+    Reconstruct(RowsArgs),
+    /// Draw new rows.
+    Sample(SampleArgs),
+    /// Score how abnormal rows are; higher is more abnormal.
+    Score(RowsArgs),
+    /// Show what a run folder holds.
+    Info(InfoArgs),
+    /// List the backends and whether they can be used here.
+    Backends(BackendsArgs),
+}
+
+/// Sources of rows, for the help of every command that reads some.
+const SOURCES: &str = "\
+Sources of rows:
+  digits                          1797 images of 8x8 pixels, part of this program
+  fashion-mnist[:train|:test]     looked for in $CVAE_DATA, datasets/ and /usr/share/datasets/
+  mnist[:train|:test]             as above
+  synthetic:normal:ROWSxWIDTH     independent N(0, 1) values
+  FILE.npy                        an array of rows
+  FILE.csv[.gz]                   one row a line; a column `label` is not a feature
+  FILE.idx*[.gz], FILE-ubyte.gz   MNIST's format";
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct TrainArgs {
+    /// Rows to train on [default: digits, or what the preset or configuration names].
+    #[arg(value_name = "SRC")]
+    pub(crate) source: Option<String>,
+
+    /// Start from a named configuration: digits, reference.
+    #[arg(long, value_name = "NAME", conflicts_with = "config", help_heading = "Configuration")]
+    pub(crate) preset: Option<String>,
+    /// Start from a configuration file, such as the config.toml of another run.
+    #[arg(long, value_name = "FILE.toml", help_heading = "Configuration")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Widths of the encoder, the input first and the code last, such as 784-512-256-32.
+    #[arg(long, value_name = "WIDTHS", help_heading = "Model")]
+    pub(crate) layers: Option<Widths>,
+    /// Widths of the decoder, the code first [default: the encoder's, mirrored].
+    #[arg(long, value_name = "WIDTHS", help_heading = "Model")]
+    pub(crate) decoder: Option<Widths>,
+    /// Activation of hidden layers: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, identity.
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub(crate) activation: Option<String>,
+    /// Activation of the reconstruction: linear, sigmoid.
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub(crate) output: Option<String>,
+
+    /// What is asked of the code: collapsed, ae, vae.
+    #[arg(long, value_name = "NAME", help_heading = "Objective")]
+    pub(crate) objective: Option<String>,
+    /// How reconstructions are compared: mse_sum, mse_mean, bce, l1, huber.
+    #[arg(long, value_name = "NAME", help_heading = "Objective")]
+    pub(crate) reconstruction: Option<String>,
+    /// Weight of the prior (collapsed) or of the divergence (vae).
+    #[arg(long, value_name = "B", allow_negative_numbers = true, help_heading = "Objective")]
+    pub(crate) beta: Option<f64>,
+    /// Weight of half the squared norm of the decoder's parameters.
+    #[arg(long, value_name = "L", allow_negative_numbers = true, help_heading = "Objective")]
+    pub(crate) decoder_l2: Option<f64>,
+
+    /// Passes over the rows.
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) epochs: Option<u32>,
+    /// Rows of a training step.
+    #[arg(long, value_name = "B", help_heading = "Training")]
+    pub(crate) batch_size: Option<usize>,
+    /// Learning rate.
+    #[arg(long, value_name = "R", allow_negative_numbers = true, help_heading = "Training")]
+    pub(crate) lr: Option<f64>,
+    /// Key of every random number.
+    #[arg(long, value_name = "S", help_heading = "Training")]
+    pub(crate) seed: Option<u64>,
+    /// Share of the training rows held out to watch training.
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, help_heading = "Training")]
+    pub(crate) validation: Option<f64>,
+    /// Stop after this many epochs without a better validation loss, and restore the best.
+    #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
+    pub(crate) patience: Option<u32>,
+    /// How features are scaled: none, min-max, standardize.
+    #[arg(long, value_name = "NAME", help_heading = "Training")]
+    pub(crate) scaling: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Precision of the arithmetic: f32, bf16.
+    #[arg(long, value_name = "NAME", help_heading = "Backend")]
+    pub(crate) precision: Option<String>,
+
+    /// Rows to test on [default: the published test part, or a fifth of the rows].
+    #[arg(long, value_name = "SRC", help_heading = "Run")]
+    pub(crate) test: Option<String>,
+    /// Run folder [default: a new one under runs/].
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with the run in the folder.
+    #[arg(long, requires = "out", conflicts_with = "force", help_heading = "Run")]
+    pub(crate) resume: bool,
+    /// Replace the run in the folder.
+    #[arg(long, requires = "out", help_heading = "Run")]
+    pub(crate) force: bool,
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long, help_heading = "Run")]
+    pub(crate) json: bool,
+}
+
+/// What computes.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct EngineArgs {
+    /// Backend: auto, cpu, cuda, candle, or one by its full name (see `cvae backends`).
+    #[arg(long, value_name = "NAME", help_heading = "Backend")]
+    pub(crate) backend: Option<String>,
+    /// Worker threads [default: one for each core].
+    #[arg(long, value_name = "T", help_heading = "Backend")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct EvalArgs {
+    /// Run folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Rows to measure on [default: the run's test rows].
+    #[arg(long, value_name = "SRC")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `encode`, `reconstruct` and `score`.
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct RowsArgs {
+    /// Run folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Rows to read; files of any size are read in chunks.
+    #[arg(long, value_name = "SRC")]
+    pub(crate) data: String,
+    /// Array to write: .npy, .csv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// Arguments of `decode`.
+#[derive(Debug, Args)]
+pub(crate) struct DecodeArgs {
+    /// Run folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Codes to read: .npy, .csv or .parquet; files of any size are read in chunks.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latents: String,
+    /// Array to write: .npy, .csv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// Arguments of `sample`.
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// Run folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// How many rows to draw.
+    #[arg(short = 'n', long = "rows", value_name = "N")]
+    pub(crate) rows: usize,
+    /// Key of the random numbers.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Density of the codes: prior, gaussian, gmm:K.
+    #[arg(long, value_name = "NAME", default_value = "gaussian")]
+    pub(crate) density: String,
+    /// Array to write: .npy, .csv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// Arguments of `info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Run folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `backends`.
+#[derive(Debug, Args)]
+pub(crate) struct BackendsArgs {
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Layer widths, written `784-512-32`. Which widths make a model is for the model to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Widths(pub(crate) Vec<usize>);
+
+impl std::str::FromStr for Widths {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let widths: Result<Vec<usize>, _> = text.split('-').map(str::parse).collect();
+        widths.map(Self).map_err(|_| format!("`{text}` is not a list of widths such as 784-512-256-32"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn widths_are_read() {
+        assert_eq!("784-512-32".parse(), Ok(Widths(vec![784, 512, 32])));
+        assert_eq!("0".parse(), Ok(Widths(vec![0])));
+        for text in ["", "-", "784-", "784-x", "784--3", "1.5-2", "99999999999999999999-1"] {
+            assert!(text.parse::<Widths>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn exclusive_arguments_are_refused() {
+        for line in
+            ["train --preset a --config b", "train --resume", "train --out a --resume --force", "encode --run a"]
+        {
+            let words = std::iter::once("cvae").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}
