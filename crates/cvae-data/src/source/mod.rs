@@ -194,11 +194,11 @@ fn nearest(text: &str) -> Option<String> {
             // A part or a shape that was added does not make a name less near.
             let head = name.split(':').next().unwrap_or(name);
             let typed = typed.split(':').next().unwrap_or(&typed);
-            (edit_distance(typed, head), name)
+            (edit_distance(typed, head), head.len(), name)
         })
-        .filter(|(distance, name)| *distance <= name.len().min(12) / 3)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| (*name).to_owned())
+        .filter(|(distance, length, _)| *distance <= length.div_ceil(3))
+        .min_by_key(|(distance, ..)| *distance)
+        .map(|(.., name)| (*name).to_owned())
 }
 
 /// How many single-character insertions, deletions and replacements lead from one text to the other.

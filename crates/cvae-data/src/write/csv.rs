@@ -12,12 +12,12 @@ pub(super) struct CsvWriter {
 
 impl CsvWriter {
     pub(super) fn start(file: &mut AtomicFile, width: usize, prefix: &str) -> io::Result<Self> {
-        let names: Vec<String> = (0..width).map(|column| format!("{prefix}{column}")).collect();
-        // The crate quotes a prefix that needs it; numbers never do.
-        let mut header = csv::Writer::from_writer(&mut file.writer);
-        header.write_record(&names)?;
-        header.flush()?;
-        drop(header);
+        let prefix = prefix.replace('"', "\"\"");
+        let quote = if prefix.contains([',', '"', '\n', '\r']) { "\"" } else { "" };
+        for column in 0..width {
+            let end = end_of(column, width);
+            write!(file.writer, "{quote}{prefix}{column}{quote}{end}")?;
+        }
         Ok(Self { width })
     }
 }
@@ -26,7 +26,7 @@ impl RowWriter for CsvWriter {
     fn write(&mut self, file: &mut AtomicFile, values: &[f32]) -> io::Result<()> {
         for row in values.chunks_exact(self.width) {
             for (column, value) in row.iter().enumerate() {
-                let end = if column + 1 == self.width { '\n' } else { ',' };
+                let end = end_of(column, self.width);
                 // `{:?}` is the shortest text that reads back as the same number.
                 write!(file.writer, "{value:?}{end}")?;
             }
@@ -37,4 +37,9 @@ impl RowWriter for CsvWriter {
     fn finish(&mut self, _file: &mut AtomicFile, _rows: u64) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What follows the cell of `column`.
+fn end_of(column: usize, width: usize) -> char {
+    if column + 1 == width { '\n' } else { ',' }
 }
