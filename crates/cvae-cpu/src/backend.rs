@@ -1,0 +1,161 @@
+//! Instruction-set levels and the backend over them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cvae_core::{Backend, BackendId, CompileError, DeviceInfo, Executable, Plan, Unsupported};
+
+use crate::executable::CpuExecutable;
+use crate::kernels::table::{self, Kernels};
+
+/// An instruction-set level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// Plain Rust, for every processor.
+    Scalar,
+    /// 128-bit Arm vectors.
+    Neon,
+    /// 256-bit x86 vectors with fused multiply-add.
+    Avx2,
+    /// 512-bit x86 vectors (F, BW, DQ, VL).
+    Avx512,
+}
+
+impl Level {
+    /// Every level, narrowest first.
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512];
+
+    /// The backend id of this level.
+    pub const fn id(self) -> BackendId {
+        BackendId::new(match self {
+            Self::Scalar => "cpu-scalar",
+            Self::Neon => "cpu-neon",
+            Self::Avx2 => "cpu-avx2",
+            Self::Avx512 => "cpu-avx512",
+        })
+    }
+
+    /// What a processor must have.
+    pub const fn requirement(self) -> &'static str {
+        match self {
+            Self::Scalar => "nothing",
+            Self::Neon => "NEON",
+            Self::Avx2 => "AVX2 and FMA",
+            Self::Avx512 => "AVX-512 (F, BW, DQ, VL)",
+        }
+    }
+
+    /// Whether this processor has the level.
+    pub fn available(self) -> bool {
+        self.kernels().is_some()
+    }
+
+    /// The widest level that this processor has.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rev().find(|level| level.available()).unwrap_or(Self::Scalar)
+    }
+
+    /// The level's kernels, if the processor can run them.
+    fn kernels(self) -> Option<&'static Kernels> {
+        match self {
+            Self::Scalar => Some(&table::portable::KERNELS),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => Some(&table::neon::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&table::avx2::KERNELS)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => (Self::Avx2.available()
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl"))
+            .then_some(&table::avx512::KERNELS),
+            #[allow(unreachable_patterns, reason = "which levels remain depends on the architecture")]
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id().fmt(f)
+    }
+}
+
+/// The CPU at one instruction-set level, with a number of threads per executable.
+#[derive(Clone, Copy)]
+pub struct CpuBackend {
+    level: Level,
+    kernels: &'static Kernels,
+    threads: usize,
+}
+
+impl CpuBackend {
+    /// Most threads of an executable.
+    pub const MAX_THREADS: usize = 256;
+
+    /// A backend at exactly `level`, with `threads` threads (0 counts as 1).
+    ///
+    /// # Errors
+    /// [`Unsupported::Unavailable`] when the processor lacks the level, [`Unsupported::TooLarge`] for more
+    /// than [`CpuBackend::MAX_THREADS`] threads.
+    pub fn new(level: Level, threads: usize) -> Result<Self, Unsupported> {
+        let backend = level.id().to_string();
+        if threads > Self::MAX_THREADS {
+            return Err(Unsupported::TooLarge { backend, what: "threads", max: Self::MAX_THREADS, asked: threads });
+        }
+        match level.kernels() {
+            Some(kernels) => Ok(Self { level, kernels, threads: threads.max(1) }),
+            None => Err(Unsupported::Unavailable { backend, missing: level.requirement().to_owned() }),
+        }
+    }
+
+    /// The widest level that this processor has, with at most [`CpuBackend::MAX_THREADS`] threads.
+    pub fn best(threads: usize) -> Self {
+        let threads = threads.clamp(1, Self::MAX_THREADS);
+        let level = Level::best();
+        let kernels = level.kernels().unwrap_or(&table::portable::KERNELS);
+        Self { level, kernels, threads }
+    }
+
+    /// The instruction-set level.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Threads per executable.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+}
+
+impl fmt::Debug for CpuBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuBackend").field("level", &self.level).field("threads", &self.threads).finish()
+    }
+}
+
+impl Backend for CpuBackend {
+    fn id(&self) -> BackendId {
+        self.level.id()
+    }
+
+    fn device(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: format!("CPU ({})", std::env::consts::ARCH),
+            threads: Some(self.threads),
+            memory: None,
+            features: vec![self.level.requirement().to_owned()],
+        }
+    }
+
+    fn supports(&self, _plan: &Plan) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn compile(&self, plan: Arc<Plan>) -> Result<Box<dyn Executable>, CompileError> {
+        Ok(Box::new(CpuExecutable::new(plan, self.level, self.kernels, self.threads)?))
+    }
+}

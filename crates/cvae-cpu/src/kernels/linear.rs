@@ -1,0 +1,274 @@
+//! Products of the forward pass and of input gradients.
+//!
+//! One register tile serves all: `MR` rows × `NR` vectors of batch lanes. Activations are panels
+//! `[feature][PW]` with `PW = 2·LANES` batch rows in the lanes; weights are panels `[row][PW]` along the
+//! split dimension. See docs/PERFORMANCE.md for the layout.
+
+use crate::simd::Simd;
+
+/// Calls `$tile::<S, MR, NR>` for the row count `$mr`, which never exceeds `S::TILE`.
+macro_rules! by_rows {
+    ($mr:expr, $tile:ident, $nr:expr, $($arg:expr),*) => {
+        match $mr {
+            1 => $tile::<S, 1, { $nr }>($($arg),*),
+            2 => $tile::<S, 2, { $nr }>($($arg),*),
+            3 => $tile::<S, 3, { $nr }>($($arg),*),
+            4 => $tile::<S, 4, { $nr }>($($arg),*),
+            5 if S::TILE >= 5 => $tile::<S, 5, { $nr }>($($arg),*),
+            6 if S::TILE >= 6 => $tile::<S, 6, { $nr }>($($arg),*),
+            7 if S::TILE >= 7 => $tile::<S, 7, { $nr }>($($arg),*),
+            8 if S::TILE >= 8 => $tile::<S, 8, { $nr }>($($arg),*),
+            9 if S::TILE >= 9 => $tile::<S, 9, { $nr }>($($arg),*),
+            10 if S::TILE >= 10 => $tile::<S, 10, { $nr }>($($arg),*),
+            11 if S::TILE >= 11 => $tile::<S, 11, { $nr }>($($arg),*),
+            12 if S::TILE >= 12 => $tile::<S, 12, { $nr }>($($arg),*),
+            13 if S::TILE >= 13 => $tile::<S, 13, { $nr }>($($arg),*),
+            14 if S::TILE >= 14 => $tile::<S, 14, { $nr }>($($arg),*),
+            _ => unreachable!("a tile has 1 to {} rows", S::TILE),
+        }
+    };
+}
+pub(crate) use by_rows;
+
+/// Sizes of balanced tiles of at most `max` rows that cover `rows`: 100 by 14 is 13,13,13,13,12,12,12,12.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiles {
+    size: usize,
+    larger: usize,
+    row: usize,
+    end: usize,
+}
+
+impl Tiles {
+    #[inline(always)]
+    pub(crate) fn new(rows: usize, max: usize) -> Self {
+        let count = rows.div_ceil(max).max(1);
+        Self { size: rows / count, larger: rows % count, row: 0, end: rows }
+    }
+
+    /// The next tile as (first row, rows).
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<(usize, usize)> {
+        if self.row >= self.end {
+            return None;
+        }
+        let rows = self.size + usize::from(self.larger > 0);
+        self.larger = self.larger.saturating_sub(1);
+        let first = self.row;
+        self.row += rows;
+        Some((first, rows))
+    }
+}
+
+/// `acc[i] += Σ_k a[i][k] · p[k]`: rows of `a` at stride `PW`, `depth ≤ PW` consecutive columns.
+#[inline(always)]
+pub(crate) unsafe fn by_columns<S: Simd, const MR: usize, const NR: usize>(
+    depth: usize,
+    mut a: *const f32,
+    mut p: *const f32,
+    acc: &mut [[S::V; NR]; MR],
+) {
+    let width = 2 * S::LANES;
+    for _ in 0..depth {
+        // SAFETY: the caller promises `MR` rows of `a` and `depth` vectors of `p`.
+        unsafe {
+            let mut b = [S::splat(0.0); NR];
+            for j in 0..NR {
+                b[j] = S::load(p.add(j * S::LANES));
+            }
+            for i in 0..MR {
+                let x = S::splat(*a.add(i * width));
+                for j in 0..NR {
+                    acc[i][j] = S::fma(x, b[j], acc[i][j]);
+                }
+            }
+            a = a.add(1);
+            p = p.add(width);
+        }
+    }
+}
+
+/// A product over the split dimension, for one shard and one batch panel: `y[r] = Σ_k W[r][k] · x[k]`.
+pub(crate) struct Partial {
+    /// First panel of the shard, first row.
+    pub(crate) w: *const f32,
+    /// Floats between panels of `w`.
+    pub(crate) panel_stride: usize,
+    /// Columns of the shard.
+    pub(crate) depth: usize,
+    /// `[depth][PW]`.
+    pub(crate) x: *const f32,
+    /// `[rows][PW]`.
+    pub(crate) y: *mut f32,
+    /// Rows of the result.
+    pub(crate) rows: usize,
+    /// Whether only the first `LANES` batch lanes are in use.
+    pub(crate) half: bool,
+}
+
+#[inline(always)]
+unsafe fn partial_tile<S: Simd, const MR: usize, const NR: usize>(q: &Partial, row: usize) {
+    let width = 2 * S::LANES;
+    // SAFETY: `Partial` promises that rows `row..row + MR` and the shard's columns exist.
+    unsafe {
+        let mut acc = [[S::splat(0.0); NR]; MR];
+        let mut w = q.w.add(row * width);
+        let mut x = q.x;
+        let mut left = q.depth;
+        while left > 0 {
+            let depth = left.min(width);
+            by_columns::<S, MR, NR>(depth, w, x, &mut acc);
+            w = w.wrapping_add(q.panel_stride);
+            x = x.wrapping_add(depth * width);
+            left -= depth;
+        }
+        let y = q.y.add(row * width);
+        for i in 0..MR {
+            for j in 0..NR {
+                S::store(y.add(i * width + j * S::LANES), acc[i][j]);
+            }
+        }
+    }
+}
+
+/// See [`Partial`].
+///
+/// # Safety
+/// Pointers as [`Partial`] documents; the instruction set of `S`.
+#[inline(always)]
+pub(crate) unsafe fn partial<S: Simd>(q: &Partial) {
+    let mut tiles = Tiles::new(q.rows, S::TILE);
+    while let Some((row, rows)) = tiles.next() {
+        // SAFETY: the tile lies inside `q.rows`.
+        unsafe {
+            if q.half {
+                by_rows!(rows, partial_tile, 1, q, row);
+            } else {
+                by_rows!(rows, partial_tile, 2, q, row);
+            }
+        }
+    }
+}
+
+/// A product that yields one panel of the split dimension, for one batch panel and one block of the
+/// contraction: `y[c] = start + Σ_k W[k][c] · x[k]`.
+pub(crate) struct Expand {
+    /// `[depth][PW]`, one panel of the weights.
+    pub(crate) w: *const f32,
+    /// Length of the contraction block.
+    pub(crate) depth: usize,
+    /// `[depth][PW]`.
+    pub(crate) x: *const f32,
+    /// `[columns][PW]`.
+    pub(crate) y: *mut f32,
+    /// Columns of the panel, at most `PW`.
+    pub(crate) columns: usize,
+    /// Whether `y` holds the sum of the blocks before this one; otherwise it starts from the bias.
+    pub(crate) accumulate: bool,
+    /// `[columns]`, or null for no bias.
+    pub(crate) bias: *const f32,
+    /// Whether only the first `LANES` batch lanes are in use.
+    pub(crate) half: bool,
+}
+
+#[inline(always)]
+unsafe fn expand_tile<S: Simd, const MR: usize, const NR: usize>(q: &Expand, column: usize) {
+    let width = 2 * S::LANES;
+    // SAFETY: `Expand` promises that columns `column..column + MR` exist in every operand.
+    unsafe {
+        let mut acc = [[S::splat(0.0); NR]; MR];
+        let y = q.y.add(column * width);
+        if q.accumulate {
+            for i in 0..MR {
+                for j in 0..NR {
+                    acc[i][j] = S::load(y.add(i * width + j * S::LANES));
+                }
+            }
+        } else if !q.bias.is_null() {
+            for i in 0..MR {
+                acc[i] = [S::splat(*q.bias.add(column + i)); NR];
+            }
+        }
+        let mut w = q.w.add(column);
+        let mut x = q.x;
+        for _ in 0..q.depth {
+            let mut b = [S::splat(0.0); NR];
+            for j in 0..NR {
+                b[j] = S::load(x.add(j * S::LANES));
+            }
+            for i in 0..MR {
+                let a = S::splat(*w.add(i));
+                for j in 0..NR {
+                    acc[i][j] = S::fma(a, b[j], acc[i][j]);
+                }
+            }
+            w = w.wrapping_add(width);
+            x = x.wrapping_add(width);
+        }
+        for i in 0..MR {
+            for j in 0..NR {
+                S::store(y.add(i * width + j * S::LANES), acc[i][j]);
+            }
+        }
+    }
+}
+
+/// See [`Expand`].
+///
+/// # Safety
+/// Pointers as [`Expand`] documents; the instruction set of `S`.
+#[inline(always)]
+pub(crate) unsafe fn expand<S: Simd>(q: &Expand) {
+    let mut tiles = Tiles::new(q.columns, S::TILE);
+    while let Some((column, columns)) = tiles.next() {
+        // SAFETY: the tile lies inside `q.columns`.
+        unsafe {
+            if q.half {
+                by_rows!(columns, expand_tile, 1, q, column);
+            } else {
+                by_rows!(columns, expand_tile, 2, q, column);
+            }
+        }
+    }
+}
+
+/// Sum of the shards of a [`Partial`] product, in the order of the shards, plus the bias.
+pub(crate) struct Reduce {
+    /// `[shards]` blocks of `[features][PW]` at stride `shard_stride`.
+    pub(crate) parts: *const f32,
+    /// Floats between shards.
+    pub(crate) shard_stride: usize,
+    /// Number of shards.
+    pub(crate) shards: usize,
+    /// `[features]`, or null for no bias.
+    pub(crate) bias: *const f32,
+    /// `[features][PW]`.
+    pub(crate) y: *mut f32,
+    /// Rows of the block.
+    pub(crate) features: usize,
+}
+
+/// See [`Reduce`].
+///
+/// # Safety
+/// Pointers as [`Reduce`] documents; the instruction set of `S`.
+#[inline(always)]
+pub(crate) unsafe fn reduce<S: Simd>(q: &Reduce) {
+    let width = 2 * S::LANES;
+    for feature in 0..q.features {
+        for j in 0..2 {
+            let at = feature * width + j * S::LANES;
+            // SAFETY: `at` lies inside the block of every shard.
+            unsafe {
+                let mut sum = S::load(q.parts.add(at));
+                for shard in 1..q.shards {
+                    sum = S::add(sum, S::load(q.parts.add(shard * q.shard_stride + at)));
+                }
+                if !q.bias.is_null() {
+                    sum = S::add(sum, S::splat(*q.bias.add(feature)));
+                }
+                S::store(q.y.add(at), sum);
+            }
+        }
+    }
+}

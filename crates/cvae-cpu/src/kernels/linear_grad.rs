@@ -1,0 +1,153 @@
+//! Weight and bias gradients, with the optimiser in the epilogue.
+
+use super::linear::{Tiles, by_columns, by_rows};
+use super::optimizer::{Rule, update_vector};
+use crate::simd::Simd;
+
+/// Gradient of one panel of weights: `g[r] = Σ_b a[r][b] · p[b] + decay·w[r]`, then `rule`.
+pub(crate) struct WeightGrad {
+    /// Batch panels `[row][PW]` of the value that is not split.
+    pub(crate) a: *const f32,
+    /// Floats between batch panels of `a`.
+    pub(crate) a_stride: usize,
+    /// `[batch][PW]`: one panel of the split value, batch-major.
+    pub(crate) p: *const f32,
+    /// Rows in the batch.
+    pub(crate) batch: usize,
+    /// `[rows][PW]`.
+    pub(crate) w: *mut f32,
+    /// `[rows][2][PW]`.
+    pub(crate) moments: *mut f32,
+    /// `[rows][PW]`, used by [`Rule::Store`].
+    pub(crate) grad: *mut f32,
+    /// Rows of the panel.
+    pub(crate) rows: usize,
+    /// λ of the parameter regulariser.
+    pub(crate) decay: f32,
+    /// Receives `Σ w²` before the update; may be null.
+    pub(crate) square_sum: *mut f64,
+    pub(crate) rule: Rule,
+}
+
+#[inline(always)]
+unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(q: &WeightGrad, row: usize, squares: &mut S::V) {
+    let width = 2 * S::LANES;
+    // SAFETY: `WeightGrad` promises that rows `row..row + MR` exist in every operand.
+    unsafe {
+        let mut acc = [[S::splat(0.0); NR]; MR];
+        let mut a = q.a.add(row * width);
+        let mut p = q.p;
+        let mut left = q.batch;
+        for i in 0..MR {
+            S::prefetch(q.w.add((row + i) * width));
+            S::prefetch(q.moments.add((row + i) * 2 * width));
+            S::prefetch(q.moments.add((row + i) * 2 * width + width));
+        }
+        while left > 0 {
+            let depth = left.min(width);
+            by_columns::<S, MR, NR>(depth, a, p, &mut acc);
+            a = a.wrapping_add(q.a_stride);
+            p = p.wrapping_add(depth * width);
+            left -= depth;
+        }
+        let decay = S::splat(q.decay);
+        for i in 0..MR {
+            for j in 0..NR {
+                let at = (row + i) * width + j * S::LANES;
+                let w = q.w.add(at);
+                let before = S::load(w);
+                if !q.square_sum.is_null() {
+                    *squares = S::fma(before, before, *squares);
+                }
+                let g = S::fma(decay, before, acc[i][j]);
+                let m = q.moments.add((row + i) * 2 * width + j * S::LANES);
+                update_vector::<S>(&q.rule, g, w, m, m.add(width), q.grad.wrapping_add(at));
+            }
+        }
+    }
+}
+
+/// See [`WeightGrad`].
+///
+/// # Safety
+/// Pointers as [`WeightGrad`] documents; the instruction set of `S`.
+#[inline(always)]
+pub(crate) unsafe fn weight_grad<S: Simd>(q: &WeightGrad) {
+    let mut tiles = Tiles::new(q.rows, S::TILE);
+    let mut total = 0.0f64;
+    while let Some((row, rows)) = tiles.next() {
+        // SAFETY: the tile lies inside `q.rows`.
+        unsafe {
+            let mut squares = S::splat(0.0);
+            by_rows!(rows, grad_tile, 2, q, row, &mut squares);
+            if !q.square_sum.is_null() {
+                total += f64::from(S::sum(squares));
+            }
+        }
+    }
+    if !q.square_sum.is_null() {
+        // SAFETY: not null, and writable by promise.
+        unsafe { *q.square_sum = total };
+    }
+}
+
+/// Gradient of the biases of one panel of features: `g[f] = Σ_b d[f][b] + decay·w[f]`, then `rule`.
+///
+/// `d` is feature-major, batch panels of `[feature][PW]`. Lanes beyond the batch are zero up to the next multiple
+/// of `LANES`, and of no meaning after that.
+pub(crate) struct BiasGrad {
+    pub(crate) d: *const f32,
+    /// Floats between batch panels of `d`.
+    pub(crate) stride: usize,
+    /// Vectors of batch lanes in use.
+    pub(crate) vectors: usize,
+    /// Features of the panel, at most `PW`.
+    pub(crate) features: usize,
+    /// `[PW]`.
+    pub(crate) w: *mut f32,
+    /// `[2][PW]`.
+    pub(crate) moments: *mut f32,
+    /// `[PW]`.
+    pub(crate) grad: *mut f32,
+    pub(crate) decay: f32,
+    /// Receives `Σ w²` before the update; may be null.
+    pub(crate) square_sum: *mut f64,
+    pub(crate) rule: Rule,
+}
+
+/// See [`BiasGrad`].
+///
+/// # Safety
+/// Pointers as [`BiasGrad`] documents; the instruction set of `S`.
+#[inline(always)]
+pub(crate) unsafe fn bias_grad<S: Simd>(q: &BiasGrad) {
+    let width = 2 * S::LANES;
+    // The widest panel of any level.
+    let mut sums = [0.0f32; 32];
+    for (feature, sum) in sums.iter_mut().enumerate().take(q.features) {
+        // SAFETY: `feature` lies inside the panel.
+        unsafe {
+            let mut acc = S::splat(0.0);
+            for vector in 0..q.vectors {
+                let d = q.d.add((vector / 2) * q.stride + feature * width + (vector % 2) * S::LANES);
+                acc = S::add(acc, S::load(d));
+            }
+            *sum = S::sum(acc);
+        }
+    }
+    // SAFETY: a whole panel of parameters and moments exists; features beyond the last are zero and stay so.
+    unsafe {
+        let mut squares = S::splat(0.0);
+        for j in 0..2 {
+            let at = j * S::LANES;
+            let before = S::load(q.w.add(at));
+            squares = S::fma(before, before, squares);
+            let g = S::fma(S::splat(q.decay), before, S::load(sums.as_ptr().add(at)));
+            let m = q.moments.add(at);
+            update_vector::<S>(&q.rule, g, q.w.add(at), m, m.add(width), q.grad.wrapping_add(at));
+        }
+        if !q.square_sum.is_null() {
+            *q.square_sum = f64::from(S::sum(squares));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Kernels, generic over the instruction set. Each file stem names the concept, as in every backend.
+
+pub(crate) mod activation;
+pub(crate) mod element;
+pub(crate) mod gather;
+pub(crate) mod latent;
+pub(crate) mod linear;
+pub(crate) mod linear_grad;
+pub(crate) mod math;
+pub(crate) mod optimizer;
+pub(crate) mod reconstruction;
+pub(crate) mod table;

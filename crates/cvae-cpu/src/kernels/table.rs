@@ -1,0 +1,89 @@
+//! One table of entry points per instruction set.
+
+use super::element::{Block, Element};
+use super::gather::{BatchMajor, Gather};
+use super::linear::{Expand, Partial, Reduce};
+use super::linear_grad::{BiasGrad, WeightGrad};
+use super::optimizer::Apply;
+use crate::simd::Simd;
+
+/// The kernels of one instruction set and the geometry they assume.
+pub(crate) struct Kernels {
+    /// Floats in a vector; a panel is two vectors wide.
+    pub(crate) lanes: usize,
+    pub(crate) partial: unsafe fn(&Partial),
+    pub(crate) expand: unsafe fn(&Expand),
+    pub(crate) reduce: unsafe fn(&Reduce),
+    pub(crate) weight_grad: unsafe fn(&WeightGrad),
+    pub(crate) bias_grad: unsafe fn(&BiasGrad),
+    pub(crate) element: unsafe fn(&Block, &Element) -> f64,
+    pub(crate) gather: unsafe fn(&Gather),
+    pub(crate) batch_major: unsafe fn(&BatchMajor),
+    pub(crate) apply: unsafe fn(&Apply),
+    pub(crate) square_sum: unsafe fn(*const f32, usize) -> f64,
+}
+
+impl Kernels {
+    /// Width of a panel in floats.
+    pub(crate) fn panel(&self) -> usize {
+        2 * self.lanes
+    }
+}
+
+/// Defines a module with a `KERNELS` table: every generic kernel, compiled for `$simd` under `$feature`.
+macro_rules! level {
+    ($d:tt $(#[$cfg:meta])* $name:ident, $simd:ty $(, $feature:literal)?) => {
+        $(#[$cfg])*
+        pub(crate) mod $name {
+            use super::*;
+            use crate::kernels::{element, gather, linear, linear_grad, optimizer};
+
+            macro_rules! entry {
+                ($kernel:ident, $path:path, ($d($arg:ident: $ty:ty),*) $d(-> $ret:ty)?) => {
+                    /// # Safety
+                    /// As the generic kernel of this name.
+                    $(#[target_feature(enable = $feature)])?
+                    unsafe fn $kernel($d($arg: $ty),*) $d(-> $ret)? {
+                        // SAFETY: the caller's promise; the attribute above provides the instruction set.
+                        unsafe { $path($d($arg),*) }
+                    }
+                };
+            }
+
+            entry!(partial, linear::partial::<$simd>, (q: &Partial));
+            entry!(expand, linear::expand::<$simd>, (q: &Expand));
+            entry!(reduce, linear::reduce::<$simd>, (q: &Reduce));
+            entry!(weight_grad, linear_grad::weight_grad::<$simd>, (q: &WeightGrad));
+            entry!(bias_grad, linear_grad::bias_grad::<$simd>, (q: &BiasGrad));
+            entry!(element_block, element::element::<$simd>, (block: &Block, op: &Element) -> f64);
+            entry!(gather_panel, gather::gather::<$simd>, (q: &Gather));
+            entry!(batch_major, gather::batch_major::<$simd>, (q: &BatchMajor));
+            entry!(apply, optimizer::apply::<$simd>, (q: &Apply));
+            entry!(square_sum, optimizer::square_sum::<$simd>, (p: *const f32, count: usize) -> f64);
+
+            /// The table.
+            pub(crate) static KERNELS: Kernels = Kernels {
+                lanes: <$simd as Simd>::LANES,
+                partial,
+                expand,
+                reduce,
+                weight_grad,
+                bias_grad,
+                element: element_block,
+                gather: gather_panel,
+                batch_major,
+                apply,
+                square_sum,
+            };
+        }
+    };
+}
+
+level!($ portable, crate::simd::portable::Portable<4, 4>);
+level!($ #[cfg(target_arch = "x86_64")] avx2, crate::simd::avx2::Avx2, "avx2,fma");
+level!(
+    $ #[cfg(target_arch = "x86_64")] avx512,
+    crate::simd::avx512::Avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
+);
+level!($ #[cfg(target_arch = "aarch64")] neon, crate::simd::neon::Neon);

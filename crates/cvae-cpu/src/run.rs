@@ -1,0 +1,430 @@
+//! What one thread does in one pass over a schedule.
+
+use cvae_core::rng::normal_pair;
+use cvae_core::{Noise, Op, ParamId, Reconstruction, Stream, ValueId};
+
+use crate::kernels::element::{Block, Element};
+use crate::kernels::gather::{BatchMajor, Gather, Source};
+use crate::kernels::latent::Kl;
+use crate::kernels::linear::{Expand, Partial, Reduce};
+use crate::kernels::linear_grad::{BiasGrad, WeightGrad};
+use crate::kernels::optimizer::Rule;
+use crate::kernels::table::Kernels;
+use crate::params::Params;
+use crate::pool::{Barrier, Turn};
+use crate::schedule::{Phase, Schedule, Step, Value};
+use crate::team::{self, Member, part};
+
+/// Rows of the contraction that stay in the first-level cache while batch panels pass by.
+const CONTRACTION_BLOCK: usize = 128;
+
+/// The batch and the outputs of one pass.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass {
+    pub(crate) source: Source,
+    /// Row indices, or null for consecutive rows from `first`.
+    pub(crate) order: *const u32,
+    pub(crate) first: usize,
+    /// Noise position of row `first` where `order` is null.
+    pub(crate) first_noise: u32,
+    pub(crate) rows: usize,
+    pub(crate) seed: u64,
+    pub(crate) epoch: u32,
+    pub(crate) rule: Rule,
+    /// Slots of the loss terms; may be null in an inference pass.
+    pub(crate) losses: *mut f64,
+    /// Row-major output of an inference pass; else null.
+    pub(crate) output: *mut f32,
+}
+
+/// One thread's view of an executable.
+#[derive(Clone, Copy)]
+pub(crate) struct Worker<'a> {
+    pub(crate) kernels: &'a Kernels,
+    pub(crate) schedule: &'a Schedule,
+    pub(crate) params: &'a Params,
+    /// Start of the schedule's arena.
+    pub(crate) arena: *mut f32,
+    pub(crate) barrier: &'a Barrier,
+    pub(crate) member: Member,
+}
+
+impl Worker<'_> {
+    /// Runs every phase.
+    ///
+    /// # Safety
+    /// Every thread of the barrier runs the same pass over the same schedule at the same time. `pass` holds
+    /// valid row indices below the source's rows, 1 to `padded_rows` rows, and slots or outputs large enough
+    /// for the schedule; the arena has the schedule's size; the kernels' instruction set is available.
+    pub(crate) unsafe fn run(&self, pass: &Pass, turn: &mut Turn) {
+        for phase in &self.schedule.phases {
+            // SAFETY: the barriers of the schedule order every access to shared memory; the rest is the
+            // caller's promise.
+            unsafe {
+                match phase {
+                    Phase::Gather { value } => self.gather(pass, *value),
+                    Phase::Noise { stream, value } => self.noise(pass, *stream, *value),
+                    Phase::Partial { input, weight } => self.partial(pass, *input, *weight),
+                    Phase::Reduce { output, contracted, bias, steps } => {
+                        self.reduce(pass, *output, *contracted, *bias, steps);
+                    }
+                    Phase::Expand { input, weight, bias, output, steps } => {
+                        self.expand(pass, *input, *weight, *bias, *output, steps);
+                    }
+                    Phase::Elements { like, steps } => self.elements(pass, *like, steps),
+                    Phase::WeightGrad { whole, split, bias_grad, weight, bias, decay } => {
+                        self.weight_grad(pass, *whole, *split, *weight, *decay);
+                        if let Some(bias) = bias {
+                            self.bias_grad(pass, *bias_grad, *bias, *decay);
+                        }
+                    }
+                    Phase::Scatter { value } => self.scatter(pass, *value),
+                    Phase::Arrive => self.barrier.arrive(self.member.thread, turn),
+                    Phase::Wait => self.barrier.wait(turn),
+                }
+            }
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.kernels.panel()
+    }
+
+    fn value(&self, id: ValueId) -> Value {
+        self.schedule.values[id.index()]
+    }
+
+    /// Start of feature `feature` in batch panel `panel` of a value.
+    unsafe fn at(&self, value: Value, batch_panel: usize, feature: usize) -> *mut f32 {
+        // SAFETY: inside the arena by construction of the schedule.
+        unsafe { self.arena.add(value.offset + batch_panel * value.stride + feature * self.width()) }
+    }
+
+    fn scratch(&self) -> *mut f32 {
+        // SAFETY: the schedule reserves a scratch panel per thread.
+        unsafe { self.arena.add(self.schedule.scratch + self.member.thread * self.schedule.scratch_stride) }
+    }
+
+    fn batch_panels(&self, pass: &Pass) -> usize {
+        pass.rows.div_ceil(self.width())
+    }
+
+    /// Whether only the first half of a batch panel's lanes is in use.
+    fn half(&self, pass: &Pass, batch_panel: usize) -> bool {
+        pass.rows - batch_panel * self.width() <= self.kernels.lanes
+    }
+
+    /// The panels of a value that this thread produces.
+    fn home(&self, value: Value) -> std::ops::Range<usize> {
+        if value.split { self.member.panels(value.panels) } else { part(value.panels, self.member) }
+    }
+
+    /// Features of one panel.
+    fn features(&self, value: Value, panel: usize) -> usize {
+        (value.width - panel * self.width()).min(self.width())
+    }
+
+    unsafe fn gather(&self, pass: &Pass, id: ValueId) {
+        let value = self.value(id);
+        for panel in self.home(value) {
+            let feature = panel * self.width();
+            let rows = self.schedule.padded_rows * self.width();
+            // SAFETY: as promised to `run`; the panel is this thread's.
+            unsafe {
+                (self.kernels.gather)(&Gather {
+                    source: pass.source,
+                    width: value.width,
+                    order: pass.order,
+                    first: pass.first,
+                    batch: pass.rows,
+                    feature,
+                    batch_major: self.arena.add(self.schedule.input_rows + panel * rows),
+                    feature_major: self.at(value, 0, feature),
+                    stride: value.stride,
+                });
+            }
+        }
+    }
+
+    unsafe fn noise(&self, pass: &Pass, stream: Stream, id: ValueId) {
+        let value = self.value(id);
+        let noise = Noise::new(pass.seed, stream, pass.epoch);
+        for panel in self.home(value) {
+            let features = self.features(value, panel);
+            for b in 0..pass.rows {
+                let row = match pass.order.is_null() {
+                    true => pass.first_noise.wrapping_add(b as u32),
+                    // SAFETY: the order holds `rows` indices.
+                    false => unsafe { *pass.order.add(b) },
+                };
+                for feature in (0..features).step_by(4) {
+                    let block = (panel * self.width() + feature) / 4;
+                    let [w0, w1, w2, w3] = noise.words(row, block as u32);
+                    let ((n0, n1), (n2, n3)) = (normal_pair(w0, w1), normal_pair(w2, w3));
+                    for (i, n) in [n0, n1, n2, n3].into_iter().enumerate().take(features - feature) {
+                        // SAFETY: inside this thread's panel of the value.
+                        unsafe {
+                            let to = self.at(value, b / self.width(), panel * self.width() + feature + i);
+                            *to.add(b % self.width()) = n;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    unsafe fn partial(&self, pass: &Pass, input: ValueId, weight: ParamId) {
+        let (value, slot, width) = (self.value(input), self.params.slot(weight), self.width());
+        let share = self.member.shards(value.panels);
+        let rows = part(slot.rows, Member { thread: share.sub, threads: share.subs });
+        let result_stride = slot.rows.div_ceil(width) * width * width;
+        for shard in share.shards {
+            let panels = team::shard(value.panels, shard);
+            let first = panels.start * width;
+            let depth = (panels.end * width).min(value.width) - first;
+            for batch_panel in 0..self.batch_panels(pass) {
+                // SAFETY: the shard's panels of the value and of the weight, and its own sums.
+                unsafe {
+                    let sums = self.schedule.partial + shard * self.schedule.shard_stride;
+                    (self.kernels.partial)(&Partial {
+                        w: self.params.w.at(slot.row(panels.start, rows.start, width)),
+                        panel_stride: slot.rows * width,
+                        depth,
+                        x: self.at(value, batch_panel, first),
+                        y: self.arena.add(sums + batch_panel * result_stride + rows.start * width),
+                        rows: rows.len(),
+                        half: self.half(pass, batch_panel),
+                    });
+                }
+            }
+        }
+    }
+
+    unsafe fn reduce(&self, pass: &Pass, output: ValueId, contracted: usize, bias: Option<ParamId>, steps: &[Step]) {
+        let (value, width) = (self.value(output), self.width());
+        for panel in self.home(value) {
+            let feature = panel * width;
+            let bias = bias.map_or(std::ptr::null(), |id| self.params.w.at(self.params.slot(id).w + feature));
+            for batch_panel in 0..self.batch_panels(pass) {
+                let at = self.schedule.partial + batch_panel * value.stride + feature * width;
+                // SAFETY: every shard has been summed for these features; the output panel is this thread's.
+                unsafe {
+                    (self.kernels.reduce)(&Reduce {
+                        parts: self.arena.add(at),
+                        shard_stride: self.schedule.shard_stride,
+                        shards: team::shards(contracted),
+                        bias,
+                        y: self.at(value, batch_panel, feature),
+                        features: self.features(value, panel),
+                    });
+                    self.steps(pass, value, panel, batch_panel, steps);
+                }
+            }
+        }
+    }
+
+    unsafe fn expand(
+        &self,
+        pass: &Pass,
+        input: ValueId,
+        weight: ParamId,
+        bias: Option<ParamId>,
+        output: ValueId,
+        steps: &[Step],
+    ) {
+        let (from, to, slot, width) = (self.value(input), self.value(output), self.params.slot(weight), self.width());
+        let mut start = 0;
+        while start < from.width {
+            let depth = (from.width - start).min(CONTRACTION_BLOCK);
+            for panel in self.home(to) {
+                let feature = panel * width;
+                let bias = bias.map_or(std::ptr::null(), |id| self.params.w.at(self.params.slot(id).w + feature));
+                for batch_panel in 0..self.batch_panels(pass) {
+                    // SAFETY: the weight's panel and the output's are this thread's; the input is complete.
+                    unsafe {
+                        (self.kernels.expand)(&Expand {
+                            w: self.params.w.at(slot.row(panel, start, width)),
+                            depth,
+                            x: self.at(from, batch_panel, start),
+                            y: self.at(to, batch_panel, feature),
+                            columns: self.features(to, panel),
+                            accumulate: start > 0,
+                            bias,
+                            half: self.half(pass, batch_panel),
+                        });
+                        if start + depth == from.width {
+                            self.steps(pass, to, panel, batch_panel, steps);
+                        }
+                    }
+                }
+            }
+            start += depth;
+        }
+    }
+
+    unsafe fn elements(&self, pass: &Pass, like: ValueId, steps: &[Step]) {
+        let value = self.value(like);
+        for panel in self.home(value) {
+            for batch_panel in 0..self.batch_panels(pass) {
+                // SAFETY: the panel is this thread's.
+                unsafe { self.steps(pass, value, panel, batch_panel, steps) };
+            }
+        }
+    }
+
+    /// Runs elementwise ops on one panel of features in one batch panel.
+    unsafe fn steps(&self, pass: &Pass, like: Value, panel: usize, batch_panel: usize, steps: &[Step]) {
+        let width = self.width();
+        let valid = (pass.rows - batch_panel * width).min(width);
+        let block = Block { features: self.features(like, panel), valid };
+        for step in steps {
+            // SAFETY: operands have the panels of `like`, all of them this thread's.
+            unsafe {
+                let at = |value: ValueId| self.at(self.value(value), batch_panel, panel * width);
+                let element = self.element(pass, &step.op, like.width, at);
+                let loss = (self.kernels.element)(&block, &element);
+                if let Some(index) = step.losses {
+                    let slots = self.schedule.losses[index].first;
+                    let batch_panels = self.schedule.padded_rows / width;
+                    *pass.losses.add(slots + panel * batch_panels + batch_panel) = loss;
+                }
+            }
+        }
+    }
+
+    /// The op with its operands behind pointers.
+    fn element(&self, pass: &Pass, op: &Op, width: usize, at: impl Fn(ValueId) -> *mut f32) -> Element {
+        let rows = pass.rows as f64;
+        match *op {
+            Op::Act { activation, input, output } => Element::Act { activation, input: at(input), output: at(output) },
+            Op::ActGrad { activation, saved, grad, output } => {
+                Element::ActGrad { activation, saved: at(saved), grad: at(grad), output: at(output) }
+            }
+            Op::Reconstruction { kind, prediction, target, grad } => {
+                let count = if kind == Reconstruction::MseMean { rows * width as f64 } else { rows };
+                let scale = (1.0 / count) as f32;
+                let (prediction, target, grad) = (at(prediction), at(target), at(grad));
+                Element::Reconstruction { kind, scale, prediction, target, grad }
+            }
+            Op::CollapsedPrior { beta, code, grad, output } => {
+                let weight = (beta / rows) as f32;
+                Element::CollapsedPrior { weight, code: at(code), grad: at(grad), output: at(output) }
+            }
+            Op::KlDivergence { beta, mean, logvar, mean_grad, logvar_grad, mean_output, logvar_output } => {
+                let operands = Kl {
+                    mean: at(mean),
+                    logvar: at(logvar),
+                    mean_grad: at(mean_grad),
+                    logvar_grad: at(logvar_grad),
+                    mean_output: at(mean_output),
+                    logvar_output: at(logvar_output),
+                };
+                Element::Kl { weight: (beta / rows) as f32, operands }
+            }
+            Op::Reparameterize { mean, logvar, noise, output } => {
+                Element::Reparameterize { mean: at(mean), logvar: at(logvar), noise: at(noise), output: at(output) }
+            }
+            Op::ReparameterizeGrad { grad, logvar, noise, output } => {
+                Element::ReparameterizeGrad { grad: at(grad), logvar: at(logvar), noise: at(noise), output: at(output) }
+            }
+            Op::AddScaled { a, b, scale, output } => {
+                Element::AddScaled { scale: scale as f32, a: at(a), b: at(b), output: at(output) }
+            }
+            Op::Linear { .. }
+            | Op::Noise { .. }
+            | Op::ParamNorm { .. }
+            | Op::LinearGradInput { .. }
+            | Op::LinearGradWeight { .. }
+            | Op::Update => unreachable!("{op} is not elementwise"),
+        }
+    }
+
+    /// Where the square sum of one panel of a parameter goes; null if the objective has no such term.
+    fn norm_slot(&self, pass: &Pass, param: ParamId, panel: usize) -> *mut f64 {
+        match self.schedule.norms.iter().find(|norm| norm.param == param) {
+            // SAFETY: the schedule counts a slot per panel.
+            Some(norm) => unsafe { pass.losses.add(norm.first + panel) },
+            None => std::ptr::null_mut(),
+        }
+    }
+
+    unsafe fn weight_grad(&self, pass: &Pass, whole: ValueId, split: ValueId, weight: ParamId, decay: f64) {
+        let (whole, split_value, slot, width) =
+            (self.value(whole), self.value(split), self.params.slot(weight), self.width());
+        for panel in self.home(split_value) {
+            // SAFETY: the panels of the split value and of the weight are this thread's; the other operand is
+            // complete.
+            unsafe {
+                let p = if matches!(self.schedule.phases.first(), Some(Phase::Gather { value }) if *value == split) {
+                    self.arena.add(self.schedule.input_rows + panel * self.schedule.padded_rows * width)
+                } else {
+                    let batch_major = self.scratch();
+                    (self.kernels.batch_major)(&BatchMajor {
+                        feature_major: self.at(split_value, 0, panel * width),
+                        stride: split_value.stride,
+                        batch: pass.rows,
+                        batch_major,
+                    });
+                    batch_major
+                };
+                let row = slot.row(panel, 0, width);
+                (self.kernels.weight_grad)(&WeightGrad {
+                    a: self.at(whole, 0, 0),
+                    a_stride: whole.stride,
+                    p,
+                    batch: pass.rows,
+                    w: self.params.w.at(row),
+                    moments: self.params.moments.at(slot.moment_row(panel, 0, width)),
+                    grad: self.params.grads.as_ref().map_or(std::ptr::null_mut(), |grads| grads.at(row)),
+                    rows: slot.rows,
+                    decay: decay as f32,
+                    square_sum: self.norm_slot(pass, weight, panel),
+                    rule: pass.rule,
+                });
+            }
+        }
+    }
+
+    unsafe fn bias_grad(&self, pass: &Pass, grad: ValueId, bias: ParamId, decay: f64) {
+        let (value, slot, width) = (self.value(grad), self.params.slot(bias), self.width());
+        for panel in self.home(value) {
+            let at = slot.row(panel, 0, width);
+            // SAFETY: the panel of the bias is this thread's; the gradient is complete.
+            unsafe {
+                (self.kernels.bias_grad)(&BiasGrad {
+                    d: self.at(value, 0, panel * width),
+                    stride: value.stride,
+                    vectors: pass.rows.div_ceil(self.kernels.lanes),
+                    features: self.features(value, panel),
+                    w: self.params.w.at(at),
+                    moments: self.params.moments.at(slot.moment_row(panel, 0, width)),
+                    grad: self.params.grads.as_ref().map_or(std::ptr::null_mut(), |grads| grads.at(at)),
+                    decay: decay as f32,
+                    square_sum: self.norm_slot(pass, bias, panel),
+                    rule: pass.rule,
+                });
+            }
+        }
+    }
+
+    unsafe fn scatter(&self, pass: &Pass, id: ValueId) {
+        let (value, width) = (self.value(id), self.width());
+        for panel in self.home(value) {
+            let features = self.features(value, panel);
+            // SAFETY: the panel is this thread's, and so are its columns of the output.
+            unsafe {
+                let rows = self.scratch();
+                (self.kernels.batch_major)(&BatchMajor {
+                    feature_major: self.at(value, 0, panel * width),
+                    stride: value.stride,
+                    batch: pass.rows,
+                    batch_major: rows,
+                });
+                for b in 0..pass.rows {
+                    let to = pass.output.add(b * value.width + panel * width);
+                    to.copy_from_nonoverlapping(rows.add(b * width), features);
+                }
+            }
+        }
+    }
+}

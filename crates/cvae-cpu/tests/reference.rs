@@ -1,0 +1,232 @@
+//! Every level against the f64 reference, and against itself with other thread counts.
+
+use std::sync::Arc;
+
+use cvae_core::{
+    Activation, Algorithm, Backend, Batch, Entry, Executable, Initializer, Latent, ModelSpec, Noise, Objective,
+    OptimizerSpec, Plan, Reconstruction, Rows, State, Stream,
+};
+use cvae_cpu::{CpuBackend, Level};
+use cvae_reference::ReferenceBackend;
+
+/// A batch of rows in (0, 1), which every reconstruction term accepts.
+fn data(rows: usize, width: usize, seed: u64) -> Vec<f32> {
+    let mut values = vec![0.0; rows * width];
+    for (row, out) in values.chunks_mut(width).enumerate() {
+        Noise::new(seed, Stream::Data, 0).uniform(row as u32, out);
+    }
+    values
+}
+
+fn levels() -> impl Iterator<Item = Level> {
+    Level::ALL.into_iter().filter(|level| {
+        let available = level.available();
+        if !available {
+            eprintln!("skipped: {level} needs {}", level.requirement());
+        }
+        available
+    })
+}
+
+fn model(backend: &dyn Backend, plan: &Arc<Plan>) -> Box<dyn Executable> {
+    let mut model = backend.compile(Arc::clone(plan)).unwrap();
+    model.write(State::Params, &plan.params.initial(Initializer::Torch, 3)).unwrap();
+    model
+}
+
+/// Largest difference over the largest magnitude.
+fn error(found: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(1e-6f64, |m, x| m.max(x.abs()));
+    let worst = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
+    worst.fold(0.0, |m, e| if e.is_nan() { f64::INFINITY } else { f64::max(m, e) }) / scale
+}
+
+fn read(model: &mut dyn Executable, state: State) -> Vec<f32> {
+    let mut values = vec![f32::NAN; model.plan().params.len()];
+    model.read(state, &mut values).unwrap();
+    values
+}
+
+fn read_f64(model: &mut dyn Executable, state: State) -> Vec<f64> {
+    let mut values = vec![f64::NAN; model.plan().params.len()];
+    model.read_f64(state, &mut values).unwrap();
+    values
+}
+
+fn check(plan: &Arc<Plan>, rows: usize, context: &str) {
+    let width = plan.spec.width();
+    let values = data(rows, width, 11);
+    let mut reference = model(&ReferenceBackend, plan);
+    reference.gradients(&Batch::host(&values)).unwrap();
+    let grads = read_f64(&mut *reference, State::Grads);
+    let losses = reference.losses().unwrap();
+    reference.apply().unwrap();
+    let params = read_f64(&mut *reference, State::Params);
+    let moments = read_f64(&mut *reference, State::Moment1);
+    let mut expected = [vec![], vec![], vec![]];
+    for (entry, out) in Entry::ALL.into_iter().zip(&mut expected) {
+        let (from, to) = entry.widths(plan);
+        out.resize(rows * to, 0.0);
+        reference.infer_f64(entry, &data(rows, from, 12), out).unwrap();
+    }
+    for level in levels() {
+        for threads in [1, 2, 5] {
+            let backend = CpuBackend::new(level, threads).unwrap();
+            let context = format!("{level} x{threads}: {context}, {rows} rows");
+            let mut cpu = model(&backend, plan);
+            cpu.gradients(&Batch::host(&values)).unwrap();
+            let e = error(&read(&mut *cpu, State::Grads), &grads);
+            assert!(e < 3e-5, "{context}: gradients differ by {e:e}");
+            let found = cpu.losses().unwrap();
+            for (a, b) in found.last.iter().zip(losses.last) {
+                assert!((a - b).abs() <= 2e-5 * b.abs().max(1e-3), "{context}: losses {a} against {b}");
+            }
+            cpu.apply().unwrap();
+            let e = error(&read(&mut *cpu, State::Params), &params);
+            assert!(e < 2e-4, "{context}: parameters differ by {e:e}");
+            let mut fused = model(&backend, plan);
+            fused.train_step(&Batch::host(&values)).unwrap();
+            let e = error(&read(&mut *fused, State::Moment1), &moments);
+            assert!(e < 3e-5, "{context}: first moments differ by {e:e}");
+            let e = error(&read(&mut *fused, State::Params), &read_f64(&mut *cpu, State::Params));
+            assert!(e < 1e-6, "{context}: a fused step differs by {e:e}");
+            for (entry, expected) in Entry::ALL.into_iter().zip(&expected) {
+                let mut out = vec![f32::NAN; expected.len()];
+                let (from, _) = entry.widths(plan);
+                // The first step's parameters: those of the reference after `apply`.
+                let exact: Vec<f32> = params.iter().map(|p| *p as f32).collect();
+                fused.write(State::Params, &exact).unwrap();
+                fused.infer(entry, &data(rows, from, 12), &mut out).unwrap();
+                let e = error(&out, expected);
+                assert!(e < 1e-5, "{context}: {entry:?} differs by {e:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn shapes() {
+    let shapes: [&[usize]; 9] = [
+        &[1, 1],
+        &[2, 3, 1],
+        &[7, 5],
+        &[17, 31, 3],
+        &[31, 8, 64, 2],
+        &[64, 100, 17, 16],
+        &[100, 16],
+        &[784, 100, 33],
+        &[260, 300, 20, 5, 3],
+    ];
+    for widths in shapes {
+        for rows in [1, 2, 7, 8, 17, 33, 65] {
+            let spec = ModelSpec::mlp(widths, Activation::Tanh, Activation::Identity).unwrap();
+            let plan = Plan::new(spec, Objective::collapsed(0.1, 1e-3), OptimizerSpec::adam(1e-3), 5, rows).unwrap();
+            check(&Arc::new(plan), rows, &format!("{widths:?}"));
+        }
+    }
+}
+
+#[test]
+fn activations_and_terms() {
+    let reconstructions = [
+        Reconstruction::MseSum,
+        Reconstruction::MseMean,
+        Reconstruction::Bce,
+        Reconstruction::L1,
+        Reconstruction::Huber { delta: 0.2 },
+    ];
+    let latents = [Latent::None, Latent::Collapsed { beta: 0.3 }, Latent::Variational { beta: 0.7 }];
+    for activation in Activation::ALL {
+        for reconstruction in reconstructions {
+            for latent in latents {
+                let output = match reconstruction {
+                    Reconstruction::Bce => Activation::Sigmoid,
+                    _ => activation,
+                };
+                let spec = ModelSpec::mlp(&[19, 24, 5], activation, output).unwrap();
+                let objective = Objective { reconstruction, latent, decoder_l2: 0.01 };
+                let plan = Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, 21).unwrap();
+                check(&Arc::new(plan), 21, &format!("{activation} {reconstruction} {latent}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn optimizers() {
+    let adam = Algorithm::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-7 };
+    let adamw = Algorithm::AdamW { beta1: 0.8, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+    for algorithm in [adam, adamw, Algorithm::Sgd { momentum: 0.9 }] {
+        for clip_norm in [None, Some(0.05)] {
+            let spec = ModelSpec::mlp(&[23, 40, 6], Activation::Gelu, Activation::Identity).unwrap();
+            let optimizer = OptimizerSpec { algorithm, clip_norm, ..OptimizerSpec::adam(1e-2) };
+            let plan = Plan::new(spec, Objective::default(), optimizer, 5, 9).unwrap();
+            check(&Arc::new(plan), 9, &format!("{algorithm:?} clip {clip_norm:?}"));
+        }
+    }
+}
+
+/// Trains for some epochs and returns parameters and loss.
+fn train(level: Level, threads: usize, plan: &Arc<Plan>, bytes: bool) -> (Vec<f32>, f64) {
+    let backend = CpuBackend::new(level, threads).unwrap();
+    let mut cpu = model(&backend, plan);
+    let width = plan.spec.width();
+    let rows = 77;
+    let quantised: Vec<u8> = data(rows, width, 4).iter().map(|x| (x * 255.0) as u8).collect();
+    let scale = 1.0 / 255.0;
+    let floats: Vec<f32> = quantised.iter().map(|b| f32::from(*b) * scale).collect();
+    let data = match bytes {
+        true => cpu.upload(Rows::U8 { values: &quantised, width, scale }).unwrap(),
+        false => cpu.upload(Rows::F32 { values: &floats, width }).unwrap(),
+    };
+    let mut order = vec![0; rows];
+    for epoch in 0..3 {
+        cvae_core::epoch_order(9, epoch, &mut order);
+        cpu.train_epoch(data, &order, 20, epoch).unwrap();
+    }
+    assert_eq!(cpu.step(), 12);
+    let loss = cpu.losses().unwrap().total();
+    (read(&mut *cpu, State::Params), loss)
+}
+
+#[test]
+fn bits_do_not_depend_on_threads_runs_or_storage() {
+    for clip_norm in [None, Some(0.1)] {
+        for latent in [Latent::Collapsed { beta: 0.01 }, Latent::Variational { beta: 0.1 }] {
+            let spec = ModelSpec::mlp(&[300, 150, 70, 9], Activation::Elu, Activation::Identity).unwrap();
+            let objective = Objective { latent, ..Objective::default() };
+            let optimizer = OptimizerSpec { clip_norm, ..OptimizerSpec::adam(1e-3) };
+            let plan = Arc::new(Plan::new(spec, objective, optimizer, 5, 20).unwrap());
+            for level in levels() {
+                let first = train(level, 1, &plan, false);
+                for threads in [1, 2, 3, 4, 7, 12] {
+                    for bytes in [false, true] {
+                        assert!(first == train(level, threads, &plan, bytes), "{level}, {threads} threads, u8 {bytes}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn inference_bits_do_not_depend_on_threads_or_batch() {
+    let spec = ModelSpec::mlp(&[90, 40, 7], Activation::Silu, Activation::Sigmoid).unwrap();
+    let plan = Arc::new(Plan::new(spec, Objective::default(), OptimizerSpec::default(), 5, 8).unwrap());
+    let input = data(700, 90, 8);
+    for level in levels() {
+        let mut whole = vec![0.0; 700 * 90];
+        model(&CpuBackend::new(level, 1).unwrap(), &plan).infer(Entry::Reconstruct, &input, &mut whole).unwrap();
+        for threads in [2, 3, 7] {
+            let mut cpu = model(&CpuBackend::new(level, threads).unwrap(), &plan);
+            for rows in [1, 5, 33, 700] {
+                let mut out = vec![0.0; 700 * 90];
+                for (input, out) in input.chunks(rows * 90).zip(out.chunks_mut(rows * 90)) {
+                    cpu.infer(Entry::Reconstruct, input, out).unwrap();
+                }
+                assert!(out == whole, "{level}, {threads} threads, {rows} rows a call");
+            }
+        }
+    }
+}
