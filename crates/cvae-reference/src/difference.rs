@@ -1,0 +1,118 @@
+//! Numerical derivatives of [`direct_loss`](crate::direct_loss).
+
+use cvae_core::{ModelSpec, Objective, ParamLayout};
+
+use crate::direct::{Branches, DirectError, Problem};
+
+/// Half the width of the widest difference, relative to `max(1, |θ|)`.
+const WIDTH: f64 = 2e-2;
+
+/// Derivatives of the loss by some of its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Differences {
+    /// One per coordinate asked for; `None` where the point lies exactly on a kink in that direction.
+    pub derivatives: Vec<Option<f64>>,
+    /// How many coordinates have no derivative: they are `None`.
+    pub on_kink: usize,
+    /// How many coordinates have a kink within the width of their difference, which stepped over it.
+    pub stepped_over: usize,
+}
+
+impl Differences {
+    /// The largest relative error of `gradients`, one per coordinate in the same order, over the coordinates
+    /// that have a derivative.
+    ///
+    /// An error is relative to the larger of the two derivatives compared, or to a thousandth of the largest
+    /// derivative of all where both are smaller: below that the rounding of the loss itself dominates. NaN if
+    /// any value is NaN.
+    pub fn worst_relative_error(&self, gradients: &[f64]) -> f64 {
+        let largest = self.derivatives.iter().flatten().fold(0.0f64, |largest, d| largest.max(d.abs()));
+        let mut worst = 0.0f64;
+        for (derivative, gradient) in self.derivatives.iter().zip(gradients) {
+            let Some(derivative) = derivative else { continue };
+            let error = (gradient - derivative).abs();
+            let scale = derivative.abs().max(gradient.abs()).max(1e-3 * largest);
+            let relative = if error == 0.0 { 0.0 } else { error / scale };
+            worst = if relative.is_nan() || worst.is_nan() { f64::NAN } else { worst.max(relative) };
+        }
+        worst
+    }
+}
+
+/// Differentiates the total [`direct_loss`](crate::direct_loss) by the parameters `coordinates`, by central
+/// differences in `f64` with two Richardson extrapolations: the error is of sixth order in the width.
+///
+/// The loss has kinks (relu, leaky_relu, elu, L1, Huber, the clamp of the log-variance). A difference steps
+/// over them: all its points are evaluated on the smooth piece that `params` lies on, continued past its end
+/// where need be, so that the derivative is exact however near a kink is. Such coordinates are counted, and so
+/// are those whose derivative does not exist because `params` lies on a kink. The arguments are those of
+/// [`direct_loss`](crate::direct_loss).
+///
+/// # Errors
+/// As [`direct_loss`](crate::direct_loss), and a coordinate beyond the parameters.
+pub fn finite_difference(
+    spec: &ModelSpec,
+    objective: &Objective,
+    layout: &ParamLayout,
+    params: &[f64],
+    rows: &[f64],
+    noise: &[f64],
+    coordinates: &[usize],
+) -> Result<Differences, DirectError> {
+    let problem = Problem::new(spec, objective, layout, rows, noise)?;
+    problem.check_params(params)?;
+    if let Some(&coordinate) = coordinates.iter().find(|coordinate| **coordinate >= params.len()) {
+        return Err(DirectError::Coordinate { coordinate, params: params.len() });
+    }
+    let mut branches = Branches::default();
+    problem.loss(params, &mut branches);
+    let mut point = Point { problem, params: params.to_vec(), branches };
+    let mut found = Differences { derivatives: vec![], on_kink: 0, stepped_over: 0 };
+    for coordinate in coordinates {
+        let scale = WIDTH * point.params[*coordinate].abs().max(1.0);
+        let [wide, middle, narrow] = [1.0, 0.5, 0.25].map(|part| point.central(*coordinate, part * scale));
+        // Each extrapolation removes the leading term of the error: of second order, then of fourth.
+        let once = [(wide.slope, middle.slope), (middle.slope, narrow.slope)].map(|(w, n)| (4.0 * n - w) / 3.0);
+        let slope = (16.0 * once[1] - once[0]) / 15.0;
+        let differences = [wide, middle, narrow];
+        let differentiable = differences.iter().all(|difference| !difference.off_kink);
+        found.derivatives.push(differentiable.then_some(slope));
+        found.on_kink += usize::from(!differentiable);
+        found.stepped_over += usize::from(differentiable && differences.iter().any(|difference| difference.crossed));
+    }
+    Ok(found)
+}
+
+/// A point of the parameter space, and the smooth piece of the loss that it lies on.
+struct Point<'a> {
+    problem: Problem<'a>,
+    params: Vec<f64>,
+    branches: Branches,
+}
+
+/// One central difference.
+struct Central {
+    slope: f64,
+    crossed: bool,
+    off_kink: bool,
+}
+
+impl Point<'_> {
+    /// `(f(θ + h) − f(θ − h)) / 2h`, with the distance between the two points as rounded.
+    fn central(&mut self, coordinate: usize, width: f64) -> Central {
+        let centre = self.params[coordinate];
+        let (above, below) = (centre + width, centre - width);
+        let (mut crossed, mut off_kink) = (false, false);
+        let mut loss_at = |value| {
+            self.params[coordinate] = value;
+            self.branches.replay();
+            let loss: f64 = self.problem.loss(&self.params, &mut self.branches).iter().sum();
+            crossed |= self.branches.crossed;
+            off_kink |= self.branches.off_kink;
+            loss
+        };
+        let slope = (loss_at(above) - loss_at(below)) / (above - below);
+        self.params[coordinate] = centre;
+        Central { slope, crossed, off_kink }
+    }
+}
