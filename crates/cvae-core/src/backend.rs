@@ -227,7 +227,7 @@ impl Entry {
     ///
     /// # Errors
     /// [`RunError::Length`] when a slice is no whole number of rows or the two disagree.
-    pub fn check(self, plan: &Plan, input: &[f32], out: &[f32]) -> Result<usize, RunError> {
+    pub fn check<T>(self, plan: &Plan, input: &[f32], out: &[T]) -> Result<usize, RunError> {
         let (from, to) = self.widths(plan);
         let rows = input.len() / from;
         if input.len() != rows * from || rows == 0 {
@@ -341,7 +341,7 @@ pub trait Executable: Send {
     /// Replaces a part of the state. `src` has [`crate::ParamLayout::len`] elements.
     ///
     /// # Errors
-    /// A wrong length, or [`State::Grads`].
+    /// A wrong length, or [`RunError::ReadOnly`] for [`State::Grads`].
     fn write(&mut self, state: State, src: &[f32]) -> Result<(), RunError>;
 
     /// Copies a part of the state out; waits for running work.

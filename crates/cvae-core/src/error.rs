@@ -256,6 +256,9 @@ pub enum RunError {
     /// Gradients are asked for, or applied, before [`crate::backend::Executable::gradients`] ran.
     #[error("no gradients have been computed")]
     NoGradients,
+    /// Gradients are written: they are a result.
+    #[error("gradients are computed, they cannot be written")]
+    ReadOnly,
     /// The loss or a parameter is no longer finite.
     #[error("the {term} term became non-finite at step {step}")]
     NonFinite {

@@ -104,7 +104,7 @@ impl OptimizerSpec {
                 let progress = (t as f64 / steps as f64).min(1.0);
                 final_factor + (1.0 - final_factor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
             }
-            Schedule::Step { every, factor } => factor.powf((t / every) as f64),
+            Schedule::Step { every, factor } => factor.powf((t / every.max(1)) as f64),
         };
         self.learning_rate * factor
     }
