@@ -1,0 +1,207 @@
+//! Fitting a density and choosing the number of components.
+
+use super::em::{fit as fit_mixture, floored};
+use super::{
+    Components, Covariance, Density, DensityError, DensitySpec, FitOptions, Gmm, Mixture, Model, Standardizer,
+};
+use crate::Matrix;
+use crate::linalg::{column_means, covariance};
+use crate::random::{Purpose, indices, stream};
+
+/// Numbers of components that an automatic choice tries, in this order.
+const CANDIDATES: [usize; 11] = [1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50];
+
+/// One number of components that was tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Number of components.
+    pub components: usize,
+    /// Mean log-likelihood of the codes it was fitted on, in nats.
+    pub train_log_likelihood: f64,
+    /// Mean log-likelihood of the held-out codes, in nats.
+    pub held_out_log_likelihood: f64,
+    /// Bayesian information criterion on the codes it was fitted on (smaller is better).
+    pub bic: f64,
+}
+
+/// How a density was fitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitReport {
+    /// Mean log-likelihood of the training codes, in nats.
+    pub train_log_likelihood: f64,
+    /// Mean log-likelihood of the held-out codes given, in nats.
+    pub held_out_log_likelihood: Option<f64>,
+    /// Bayesian information criterion `parameters·ln rows − 2·log-likelihood` on the training codes.
+    pub bic: f64,
+    /// Number of free parameters.
+    pub parameters: usize,
+    /// Steps of expectation maximisation, 0 where none is needed.
+    pub iterations: usize,
+    /// Whether the likelihood settled within the allowed steps.
+    pub converged: bool,
+    /// Number of steps at which an empty component was moved.
+    pub reseeded: usize,
+    /// What an automatic choice compared; empty for a fixed number of components.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A density and how it was fitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fitted {
+    /// The density.
+    pub density: Density,
+    /// How the fit went.
+    pub report: FitReport,
+}
+
+impl Density {
+    /// Fits the named density to training codes.
+    ///
+    /// `held_out` codes are reported on, and choose the number of components of `gmm:auto`, by the
+    /// largest mean log-likelihood. Where they are missing, `gmm:auto` holds out a share of the codes for
+    /// the choice and fits the chosen number on all. The search stops after two candidates in a row that
+    /// are worse than the best.
+    ///
+    /// # Errors
+    ///
+    /// [`DensityError::Option`] for options outside their range, [`DensityError::WidthMismatch`] when the
+    /// held-out codes have another latent size, [`DensityError::TooFewRows`] for fewer codes than
+    /// components (or fewer than two), [`DensityError::Factorization`] when a covariance has no factor.
+    pub fn fit(
+        spec: DensitySpec,
+        codes: Matrix<'_>,
+        held_out: Option<Matrix<'_>>,
+        options: &FitOptions,
+    ) -> Result<Fitted, DensityError> {
+        options.validate()?;
+        if let Some(held_out) = held_out.filter(|held_out| held_out.width() != codes.width()) {
+            return Err(DensityError::WidthMismatch { expected: codes.width(), found: held_out.width() });
+        }
+        let mut fitted = match spec {
+            DensitySpec::Prior => Fit::without_steps(Self::prior(codes.width())?, 0),
+            DensitySpec::Gaussian => gaussian(codes, options)?,
+            DensitySpec::Gmm { components: Components::Fixed(components), covariance } => {
+                mixture(codes, covariance, components, options)?
+            }
+            DensitySpec::Gmm { components: Components::Auto, covariance } => {
+                automatic(codes, held_out, covariance, options)?
+            }
+        };
+        fitted.report.train_log_likelihood = fitted.density.mean_log_prob(codes)?;
+        fitted.report.bic = bic(fitted.report.parameters, codes.rows(), fitted.report.train_log_likelihood);
+        if let Some(held_out) = held_out {
+            fitted.report.held_out_log_likelihood = Some(fitted.density.mean_log_prob(held_out)?);
+        }
+        Ok(fitted)
+    }
+}
+
+/// Shorthand for building a [`Fitted`] before its likelihoods are known.
+struct Fit;
+
+impl Fit {
+    fn without_steps(density: Density, parameters: usize) -> Fitted {
+        let report = FitReport {
+            train_log_likelihood: f64::NAN,
+            held_out_log_likelihood: None,
+            bic: f64::NAN,
+            parameters,
+            iterations: 0,
+            converged: true,
+            reseeded: 0,
+            candidates: Vec::new(),
+        };
+        Fitted { density, report }
+    }
+}
+
+fn bic(parameters: usize, rows: usize, mean_log_likelihood: f64) -> f64 {
+    let rows = rows as f64;
+    parameters as f64 * rows.ln() - 2.0 * rows * mean_log_likelihood
+}
+
+/// Mean and covariance, the latter with the floor.
+fn gaussian(codes: Matrix<'_>, options: &FitOptions) -> Result<Fitted, DensityError> {
+    at_least(2, codes.rows())?;
+    let standardizer = Standardizer::fit(codes);
+    let latent = codes.width();
+    let rows = standardizer.forward(codes.values());
+    let standardized: Vec<f32> = rows.iter().map(|&value| value as f32).collect();
+    let standardized = Matrix::new(&standardized, latent)?;
+    let means = column_means(standardized);
+    let covariance = covariance(standardized, &means);
+    let covariance = floored(covariance, Covariance::Full, latent, options.covariance_floor)
+        .ok_or(DensityError::Factorization { component: 0 })?;
+    let gmm = Gmm::from_covariances(Covariance::Full, vec![1.0], means, &covariance)?;
+    let parameters = gmm.parameters();
+    Ok(Fit::without_steps(Density { model: Model::Gaussian(Mixture { standardizer, gmm }) }, parameters))
+}
+
+fn mixture(
+    codes: Matrix<'_>,
+    shape: Covariance,
+    components: usize,
+    options: &FitOptions,
+) -> Result<Fitted, DensityError> {
+    at_least(2, codes.rows())?;
+    let standardizer = Standardizer::fit(codes);
+    let rows = standardizer.forward(codes.values());
+    let (gmm, trace) = fit_mixture(&rows, codes.width(), shape, components.max(1), options)?;
+    let parameters = gmm.parameters();
+    let mut fitted = Fit::without_steps(Density { model: Model::Gmm(Mixture { standardizer, gmm }) }, parameters);
+    fitted.report.iterations = trace.log_likelihoods.len() - 1;
+    fitted.report.converged = trace.converged;
+    fitted.report.reseeded = trace.reseeded.len();
+    Ok(fitted)
+}
+
+/// Tries growing numbers of components on part of the codes and fits the best on all.
+fn automatic(
+    codes: Matrix<'_>,
+    held_out: Option<Matrix<'_>>,
+    shape: Covariance,
+    options: &FitOptions,
+) -> Result<Fitted, DensityError> {
+    at_least(4, codes.rows())?;
+    let width = codes.width();
+    let held_rows = match held_out {
+        Some(_) => 0,
+        None => ((codes.rows() as f64 * options.held_out_share).ceil() as usize).clamp(1, codes.rows() - 2),
+    };
+    let order = indices(&mut stream(options.seed, Purpose::Rows, 1), codes.rows(), codes.rows());
+    let (held, kept) = order.split_at(held_rows);
+    let gather = |rows: &[usize]| -> Vec<f32> {
+        rows.iter().flat_map(|&row| &codes.values()[row * width..][..width]).copied().collect()
+    };
+    let train = gather(&kept[..kept.len().min(options.start_rows.max(2))]);
+    let train = Matrix::new(&train, width)?;
+    let held = gather(held);
+    let held_out = match held_out {
+        Some(held_out) => held_out,
+        None => Matrix::new(&held, width)?,
+    };
+    let mut candidates: Vec<Candidate> = Vec::new();
+    let (mut best, mut worse) = ((f64::NEG_INFINITY, 1), 0);
+    for components in CANDIDATES.into_iter().filter(|&components| 2 * components <= train.rows()) {
+        let tried = mixture(train, shape, components, options)?;
+        let train_log_likelihood = tried.density.mean_log_prob(train)?;
+        let held_out_log_likelihood = tried.density.mean_log_prob(held_out)?;
+        let bic = bic(tried.report.parameters, train.rows(), train_log_likelihood);
+        candidates.push(Candidate { components, train_log_likelihood, held_out_log_likelihood, bic });
+        if held_out_log_likelihood > best.0 {
+            (best, worse) = ((held_out_log_likelihood, components), 0);
+        } else {
+            worse += 1;
+        }
+        if worse == 2 {
+            break;
+        }
+    }
+    let mut fitted = mixture(codes, shape, best.1, options)?;
+    fitted.report.candidates = candidates;
+    Ok(fitted)
+}
+
+fn at_least(needed: usize, rows: usize) -> Result<(), DensityError> {
+    if rows >= needed { Ok(()) } else { Err(DensityError::TooFewRows { needed, rows }) }
+}
