@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cvae_core::{Backend, BackendId, Entry, Executable, KernelChoice, Plan, State};
-use cvae_data::{Dataset, FittedScaling, ScalingError};
+use cvae_data::{Dataset, FittedScaling};
 
-use crate::checkpoint::{Existing, Model, RunFolder, StateFile};
+use crate::checkpoint::{CheckpointError, Existing, Model, RunFolder, StateFile};
 use crate::config::Config;
 
 pub use error::ModelError;
@@ -70,7 +70,8 @@ impl Autoencoder {
         let folder = RunFolder::new(folder.as_ref());
         let config = folder.config()?;
         let model = folder.read_model()?;
-        config.check_resumable(&model.config)?;
+        let edited = |source| CheckpointError::Config { path: folder.file(RunFolder::CONFIG), source };
+        config.check_resumable(&model.config).map_err(edited)?;
         Self::new(model, backend)
     }
 
@@ -83,12 +84,8 @@ impl Autoencoder {
         let folder = RunFolder::new(folder.as_ref());
         let params = self.parameters()?;
         folder.prepare(&self.config, existing)?;
-        let state = StateFile {
-            config: self.config.clone(),
-            scaling: self.scaling.clone(),
-            training: None,
-            density: None,
-        };
+        let state =
+            StateFile { config: self.config.clone(), scaling: self.scaling.clone(), training: None, density: None };
         folder.write_state(&state, &self.plan.params)?;
         Ok(folder.write_model(&self.config, &self.scaling, &self.plan.params, &params)?)
     }
@@ -226,7 +223,7 @@ impl Autoencoder {
     pub(crate) fn scale(&self, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
         check(rows, self.width())?;
         let mut scaled = rows.to_vec();
-        self.scaling.apply(&mut scaled).map_err(|error: ScalingError| ModelError::Scaling(error))?;
+        self.scaling.apply(&mut scaled)?;
         // A value far outside the range that was trained on can overflow.
         check(&scaled, self.width())?;
         Ok(scaled)

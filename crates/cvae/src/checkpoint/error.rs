@@ -104,6 +104,14 @@ pub enum CheckpointError {
         /// What the parser says.
         source: serde_json::Error,
     },
+    /// The metrics cannot be written as JSON.
+    #[error("{}: the metrics cannot be written: {source}", path.display())]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// What the writer says.
+        source: serde_json::Error,
+    },
     /// The header is not the one that was written.
     #[error("{}: the header does not match its checksum: damaged or edited", path.display())]
     HeaderDigest {

@@ -77,46 +77,55 @@ impl RunFolder {
         }
     }
 
-    /// Makes the folder ready for a run with `config` and writes `config.toml`. Returns whether there is a
-    /// run to go on with.
+    /// Whether there is a run to go on with. Changes nothing.
     ///
     /// # Errors
-    /// A folder that `existing` does not allow, a run begun with another configuration, or a folder that
-    /// cannot be written to.
-    pub fn prepare(&self, config: &Config, existing: Existing) -> Result<bool, CheckpointError> {
-        let fail = |source| CheckpointError::folder(&self.path, source);
-        fs::create_dir_all(&self.path).map_err(fail)?;
-        let mut others = false;
-        for entry in fs::read_dir(&self.path).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            // What a killed process was writing.
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            match name.starts_with(".cvae-") && name.ends_with(".tmp") {
-                true => fs::remove_file(entry.path()).map_err(fail)?,
-                false => others = true,
+    /// A folder that `existing` does not allow, or a run begun with another configuration.
+    pub fn examine(&self, config: &Config, existing: Existing) -> Result<bool, CheckpointError> {
+        if self.entries()?.iter().all(|path| is_temporary(path)) {
+            return Ok(false);
+        }
+        match existing {
+            Existing::Refuse => Err(CheckpointError::NotEmpty { path: self.path.clone() }),
+            Existing::Replace if self.file(Self::CONFIG).is_file() => Ok(false),
+            Existing::Replace => Err(CheckpointError::NotARun { path: self.path.clone() }),
+            Existing::Resume => {
+                let differs = |source| CheckpointError::Config { path: self.file(Self::CONFIG), source };
+                config.check_resumable(&self.config()?).map_err(differs)?;
+                Ok(true)
             }
         }
-        let resumed = match existing {
-            _ if !others => false,
-            Existing::Refuse => return Err(CheckpointError::NotEmpty { path: self.path.clone() }),
-            Existing::Resume => {
-                config.check_resumable(&self.config()?)?;
-                true
+    }
+
+    /// Makes the folder ready for a run with `config`: removes the files of a run that is replaced and what a
+    /// killed process left, and writes `config.toml`.
+    ///
+    /// # Errors
+    /// As [`RunFolder::examine`], or a folder that cannot be written to.
+    pub fn prepare(&self, config: &Config, existing: Existing) -> Result<(), CheckpointError> {
+        let fail = |source| CheckpointError::folder(&self.path, source);
+        fs::create_dir_all(&self.path).map_err(fail)?;
+        let resumed = self.examine(config, existing)?;
+        for path in self.entries()?.iter().filter(|path| is_temporary(path)) {
+            remove(path).map_err(fail)?;
+        }
+        if !resumed {
+            // The old configuration is replaced last: until then the folder is recognised as a run's.
+            for name in [Self::STATE, Self::MODEL, Self::METRICS, Self::REPORT] {
+                remove(&self.file(name)).map_err(fail)?;
             }
-            Existing::Replace => {
-                if !self.file(Self::CONFIG).is_file() {
-                    return Err(CheckpointError::NotARun { path: self.path.clone() });
-                }
-                // The configuration goes last: until then the folder is recognised as a run's.
-                for name in [Self::STATE, Self::MODEL, Self::METRICS, Self::REPORT] {
-                    remove(&self.file(name)).map_err(fail)?;
-                }
-                false
-            }
-        };
-        self.write_config(config)?;
-        Ok(resumed)
+        }
+        self.write_config(config)
+    }
+
+    /// What is in the folder; nothing when it does not exist.
+    fn entries(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+        let fail = |source| CheckpointError::folder(&self.path, source);
+        match fs::read_dir(&self.path) {
+            Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path()).map_err(fail)).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+            Err(error) => Err(fail(error)),
+        }
     }
 
     /// Writes `config.toml`.
@@ -132,6 +141,12 @@ impl RunFolder {
     pub(crate) fn write_metrics(&self, lines: &[u8]) -> Result<(), CheckpointError> {
         atomic_write(self.file(Self::METRICS), |file| file.write_all(lines)).map_err(CheckpointError::Write)
     }
+}
+
+/// Whether a file is one that a killed process was writing.
+fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    name.is_some_and(|name| name.starts_with(".cvae-") && name.ends_with(".tmp"))
 }
 
 /// Removes a file that may be absent.

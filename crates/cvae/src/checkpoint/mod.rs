@@ -19,3 +19,4 @@ pub use folder::{Existing, RunFolder};
 pub use model::Model;
 pub(crate) use state::metrics_lines;
 pub use state::{Best, StateFile, TrainingState};
+pub(crate) use tensors::hex;

@@ -64,8 +64,11 @@ pub(super) fn head(
     scaling: &FittedScaling,
     path: &std::path::Path,
 ) -> Result<Vec<(&'static str, String)>, CheckpointError> {
-    let scaling = serde_json::to_string(scaling)
-        .map_err(|source| CheckpointError::Metadata { path: path.to_path_buf(), key: SCALING, source })?;
+    let scaling = serde_json::to_string(scaling).map_err(|source| CheckpointError::Metadata {
+        path: path.to_path_buf(),
+        key: SCALING,
+        source,
+    })?;
     Ok(vec![(CONFIG, config.to_toml()?), (SCALING, scaling)])
 }
 

@@ -175,8 +175,7 @@ fn read_training(
     let inconsistent = |what| CheckpointError::Inconsistent { path: path.clone(), what };
     let lines = file.read_u8(METRICS)?;
     let history: Result<Vec<EpochRecord>, _> = serde_json::Deserializer::from_slice(&lines).into_iter().collect();
-    let history =
-        history.map_err(|source| CheckpointError::Metadata { path: path.clone(), key: METRICS, source })?;
+    let history = history.map_err(|source| CheckpointError::Metadata { path: path.clone(), key: METRICS, source })?;
     if history.len() != progress.epoch as usize {
         return Err(inconsistent("the number of epochs is not the number of metrics"));
     }

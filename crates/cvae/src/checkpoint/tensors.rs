@@ -109,8 +109,7 @@ fn header(metadata: &[(&'static str, String)], tensors: &[Tensor<'_>]) -> io::Re
         tensor.elements.write(&mut hash)?;
         digests.insert(tensor.name.clone(), hex(hash).into());
         let end = offset + tensor.elements.bytes();
-        let info =
-            json!({ "dtype": tensor.elements.dtype(), "shape": tensor.shape, "data_offsets": [offset, end] });
+        let info = json!({ "dtype": tensor.elements.dtype(), "shape": tensor.shape, "data_offsets": [offset, end] });
         infos.insert(tensor.name.clone(), info);
         offset = end;
     }
@@ -141,7 +140,8 @@ fn digest_position(header: &[u8]) -> Option<usize> {
     (header.len() >= at + BLANK.len()).then_some(at)
 }
 
-fn hex(hash: Sha256) -> String {
+/// A digest as text.
+pub(crate) fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -218,8 +218,11 @@ impl TensorFile {
 
     /// A metadata entry in JSON.
     pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, key: &'static str) -> Result<T, CheckpointError> {
-        serde_json::from_str(self.text(key)?)
-            .map_err(|source| CheckpointError::Metadata { path: self.path.clone(), key, source })
+        serde_json::from_str(self.text(key)?).map_err(|source| CheckpointError::Metadata {
+            path: self.path.clone(),
+            key,
+            source,
+        })
     }
 
     /// Whether there is a tensor of that name.

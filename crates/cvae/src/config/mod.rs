@@ -217,7 +217,7 @@ impl Config {
     /// The configuration as TOML.
     ///
     /// # Errors
-    /// [`ConfigError::Unwritable`] when a number has no TOML form: a seed beyond `i64::MAX`.
+    /// [`ConfigError::Unwritable`] when a value has no TOML form; a valid configuration always has one.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(ConfigError::Unwritable)
     }
