@@ -5,7 +5,7 @@ use super::{
     Components, Covariance, Density, DensityError, DensitySpec, FitOptions, Gmm, Mixture, Model, Standardizer,
 };
 use crate::Matrix;
-use crate::linalg::{column_means, covariance};
+use crate::linalg::covariance;
 use crate::random::{Purpose, indices, stream};
 
 /// Numbers of components that an automatic choice tries, in this order.
@@ -125,14 +125,11 @@ fn gaussian(codes: Matrix<'_>, options: &FitOptions) -> Result<Fitted, DensityEr
     at_least(2, codes.rows())?;
     let standardizer = Standardizer::fit(codes);
     let latent = codes.width();
-    let rows = standardizer.forward(codes.values());
-    let standardized: Vec<f32> = rows.iter().map(|&value| value as f32).collect();
-    let standardized = Matrix::new(&standardized, latent)?;
-    let means = column_means(standardized);
-    let covariance = covariance(standardized, &means);
+    let mut covariance = covariance(codes, standardizer.mean());
+    standardizer.standardize_covariance(&mut covariance);
     let covariance = floored(covariance, Covariance::Full, latent, options.covariance_floor)
         .ok_or(DensityError::Factorization { component: 0 })?;
-    let gmm = Gmm::from_covariances(Covariance::Full, vec![1.0], means, &covariance)?;
+    let gmm = Gmm::from_covariances(Covariance::Full, vec![1.0], vec![0.0; latent], &covariance)?;
     let parameters = gmm.parameters();
     Ok(Fit::without_steps(Density { model: Model::Gaussian(Mixture { standardizer, gmm }) }, parameters))
 }

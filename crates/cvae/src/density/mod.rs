@@ -204,3 +204,17 @@ impl Density {
         Ok(codes)
     }
 }
+
+/// The log-density of a Gaussian at its mean, or `None` for any other density.
+pub(crate) fn log_peak(density: &Density) -> Option<f64> {
+    match &density.model {
+        Model::Gaussian(mixture) => {
+            let joint = mixture.gmm.joint_log_densities(mixture.gmm.means());
+            Some(log_sum_exp(&joint) + mixture.standardizer.log_volume())
+        }
+        Model::Prior { .. } | Model::Gmm(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

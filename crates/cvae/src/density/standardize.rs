@@ -54,6 +54,18 @@ impl Standardizer {
         self.mean.len()
     }
 
+    /// Mean of every dimension.
+    pub(crate) fn mean(&self) -> &[f64] {
+        &self.mean
+    }
+
+    /// Turns a covariance of codes into that of standardised ones.
+    pub(crate) fn standardize_covariance(&self, covariance: &mut [f64]) {
+        for (row, row_scale) in covariance.chunks_exact_mut(self.latent()).zip(&self.scale) {
+            row.iter_mut().zip(&self.scale).for_each(|(value, scale)| *value /= scale * row_scale);
+        }
+    }
+
     /// Consecutive codes in standardised form.
     pub(crate) fn forward(&self, codes: &[f32]) -> Vec<f64> {
         let mut rows = centred(codes, &self.mean);

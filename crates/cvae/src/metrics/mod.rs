@@ -28,6 +28,7 @@ mod sliced;
 mod ssim;
 
 pub use error::MetricError;
+pub(crate) use error::{same_shape, same_width};
 pub use frechet::{Moments, frechet_distance};
 pub use latent::{active_units, effective_rank, latent_rms};
 pub use manifold::{Manifold, PrecisionRecall};
