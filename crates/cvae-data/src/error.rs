@@ -141,6 +141,26 @@ pub enum DataError {
         /// What the decoder said.
         source: io::Error,
     },
+    /// The library that reads the format found it damaged or beyond what it supports.
+    #[error("{}: not a usable {format} file: {source}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+        /// What the library said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A column of a table that holds no numbers.
+    #[error("{}: column `{column}` holds {kind} values; numbers are needed (and in a column `label`, names may stand)", path.display())]
+    UnsupportedColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The type as the file spells it.
+        kind: String,
+    },
     /// The array holds a type of value that is not read.
     #[error("{}: values of type `{dtype}` are not supported (8 to 64-bit integers and 32 or 64-bit floats are)", path.display())]
     UnsupportedType {

@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 use csv_core::ReadRecordResult;
 
 use super::bytes::{Input, read_error};
-use super::{Block, LoadOptions, Meta, RowReader};
+use super::{Block, LoadOptions, Meta, RowReader, is_label_name};
 use crate::error::{Cell, DataError};
-
-/// The names a label column may have.
-const LABEL_NAMES: [&str; 3] = ["label", "class", "target"];
 
 /// No line of a real table is longer: this is room for millions of cells.
 const MAX_LINE: usize = 64 << 20;
@@ -155,7 +152,7 @@ impl CsvReader {
     /// The first line as names, if it is a header; also finds the label column.
     fn header(&mut self) -> Result<Option<Vec<String>>, DataError> {
         let names: Vec<String> = self.lines.cells().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
-        let is_label = |name: &&String| LABEL_NAMES.iter().any(|label| label.eq_ignore_ascii_case(name));
+        let is_label = |name: &&String| is_label_name(name);
         let labels: Vec<&String> = names.iter().filter(is_label).collect();
         if let [first, second, ..] = labels[..] {
             return Err(DataError::AmbiguousLabel {
@@ -172,7 +169,7 @@ impl CsvReader {
         if let Some(column) = names.iter().position(String::is_empty) {
             return Err(DataError::UnnamedColumn { path: self.lines.path.clone(), column: column + 1 });
         }
-        self.label = names.iter().position(|name| is_label(&name));
+        self.label = names.iter().position(|name| is_label_name(name));
         Ok(Some(names))
     }
 

@@ -4,8 +4,12 @@ mod array;
 mod bytes;
 mod csv;
 mod idx;
+#[cfg(feature = "images")]
+mod images;
 mod memory;
 mod npy;
+#[cfg(feature = "parquet")]
+mod parquet;
 
 pub(crate) use memory::MemoryReader;
 
@@ -252,9 +256,20 @@ pub(crate) fn open_file(
         Format::Npy => npy::open(path),
         Format::Idx => idx::open(path),
         Format::Csv => csv::open(path, options),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => parquet::open(path, options),
+        #[cfg(not(feature = "parquet"))]
         Format::Parquet => Err(DataError::FeatureOff { path: path.to_path_buf(), feature: "parquet" }),
+        #[cfg(feature = "images")]
+        Format::Images => images::open(path),
+        #[cfg(not(feature = "images"))]
         Format::Images => Err(DataError::FeatureOff { path: path.to_path_buf(), feature: "images" }),
     }
+}
+
+/// Whether a column of this name holds the labels.
+fn is_label_name(name: &str) -> bool {
+    ["label", "class", "target"].iter().any(|label| label.eq_ignore_ascii_case(name))
 }
 
 /// Bytes of values read between two checks of the size limit.

@@ -2,6 +2,8 @@
 
 mod csv;
 mod npy;
+#[cfg(feature = "parquet")]
+mod parquet;
 
 use std::io;
 use std::path::Path;
@@ -136,6 +138,8 @@ pub fn check_output(path: impl AsRef<Path>) -> Result<(), DataError> {
 enum OutputFormat {
     Npy,
     Csv,
+    #[cfg(feature = "parquet")]
+    Parquet,
 }
 
 impl OutputFormat {
@@ -144,6 +148,9 @@ impl OutputFormat {
         match extension.to_str() {
             Some("npy") => Ok(OutputFormat::Npy),
             Some("csv") => Ok(OutputFormat::Csv),
+            #[cfg(feature = "parquet")]
+            Some("parquet") => Ok(OutputFormat::Parquet),
+            #[cfg(not(feature = "parquet"))]
             Some("parquet") => Err(DataError::FeatureOff { path: path.to_path_buf(), feature: "parquet" }),
             _ => Err(DataError::UnknownOutput { path: path.to_path_buf() }),
         }
@@ -153,6 +160,8 @@ impl OutputFormat {
         Ok(match self {
             OutputFormat::Npy => Box::new(npy::NpyWriter::start(file, width)?),
             OutputFormat::Csv => Box::new(csv::CsvWriter::start(file, width, prefix)?),
+            #[cfg(feature = "parquet")]
+            OutputFormat::Parquet => Box::new(parquet::ParquetWriter::start(file, width, prefix)?),
         })
     }
 }
