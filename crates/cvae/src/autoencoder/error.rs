@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
+use crate::density::{DensityError, DensitySpec};
 
 /// A model that cannot be loaded, applied or saved.
 #[derive(Debug, Error)]
@@ -38,6 +39,15 @@ pub enum ModelError {
         /// Width of a row.
         width: usize,
     },
+    /// Samples were asked of a density that has not been fitted.
+    #[error("the density `{spec}` has not been fitted to the codes of this model")]
+    NoDensity {
+        /// The density.
+        spec: DensitySpec,
+    },
+    /// A density could not be fitted or sampled.
+    #[error(transparent)]
+    Density(#[from] DensityError),
     /// The configuration breaks a rule.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cvae_core::{Backend, BackendId, Entry, Executable, KernelChoice, Plan, State};
 use cvae_data::{Dataset, FittedScaling};
 
+use crate::Matrix;
 use crate::checkpoint::{CheckpointError, Existing, Model, RunFolder, StateFile};
 use crate::config::Config;
+use crate::density::{Density, DensityError, DensitySpec, FitOptions, FitReport, Fitted};
 
 pub use error::ModelError;
 
@@ -27,6 +29,7 @@ pub struct Autoencoder {
     backend: BackendId,
     plan: Arc<Plan>,
     executable: Mutex<Box<dyn Executable>>,
+    densities: Vec<Density>,
 }
 
 impl std::fmt::Debug for Autoencoder {
@@ -58,21 +61,22 @@ impl Autoencoder {
         plan: Arc<Plan>,
         executable: Box<dyn Executable>,
     ) -> Self {
-        Self { config, scaling, backend, plan, executable: Mutex::new(executable) }
+        Self { config, scaling, backend, plan, executable: Mutex::new(executable), densities: vec![] }
     }
 
-    /// Loads the model of a run folder.
+    /// Loads the model of a run folder, and the densities that were fitted to its codes.
     ///
     /// # Errors
-    /// Anything wrong with `config.toml` or `model.safetensors`, by file and tensor, or a backend that cannot
-    /// run the model.
+    /// Anything wrong with `config.toml`, `model.safetensors` or the densities in `state.safetensors`, by file
+    /// and tensor, or a backend that cannot run the model.
     pub fn load(folder: impl AsRef<Path>, backend: &dyn Backend) -> Result<Self, ModelError> {
         let folder = RunFolder::new(folder.as_ref());
         let config = folder.config()?;
         let model = folder.read_model()?;
         let edited = |source| CheckpointError::Config { path: folder.file(RunFolder::CONFIG), source };
         config.check_resumable(&model.config).map_err(edited)?;
-        Self::new(model, backend)
+        let densities = folder.read_densities(model.plan.spec.latent())?;
+        Ok(Self { densities, ..Self::new(model, backend)? })
     }
 
     /// Writes `config.toml`, `model.safetensors` and a `state.safetensors` without the optimiser's state to
@@ -84,8 +88,12 @@ impl Autoencoder {
         let folder = RunFolder::new(folder.as_ref());
         let params = self.parameters()?;
         folder.prepare(&self.config, existing)?;
-        let state =
-            StateFile { config: self.config.clone(), scaling: self.scaling.clone(), training: None, density: None };
+        let state = StateFile {
+            config: self.config.clone(),
+            scaling: self.scaling.clone(),
+            training: None,
+            densities: self.densities.clone(),
+        };
         folder.write_state(&state, &self.plan.params)?;
         Ok(folder.write_model(&self.config, &self.scaling, &self.plan.params, &params)?)
     }
@@ -202,6 +210,49 @@ impl Autoencoder {
     /// As [`Autoencoder::decode`].
     pub fn inverse_transform(&self, codes: &[f32]) -> Result<Vec<f32>, ModelError> {
         self.decode(codes)
+    }
+
+    /// Draws `count` rows: codes from a density, decoded. Row `i` depends on `seed` and `i` alone.
+    ///
+    /// # Errors
+    /// [`ModelError::NoDensity`] for a density other than the prior that has not been fitted, or a failed
+    /// device.
+    pub fn sample(&self, count: usize, seed: u64, density: DensitySpec) -> Result<Vec<f32>, ModelError> {
+        let codes = match density {
+            DensitySpec::Prior => self.draw(&Density::prior(self.latent())?, count, seed)?,
+            spec => {
+                let fitted = self.densities.iter().find(|fitted| fitted.spec() == spec);
+                self.draw(fitted.ok_or(ModelError::NoDensity { spec })?, count, seed)?
+            }
+        };
+        self.decode(&codes)
+    }
+
+    fn draw(&self, density: &Density, count: usize, seed: u64) -> Result<Vec<f32>, ModelError> {
+        let width = self.width().max(self.latent());
+        match count.checked_mul(width).is_some_and(|values| values <= isize::MAX as usize / 8) {
+            true => Ok(density.sample(count, seed, 1.0)?),
+            false => Err(ModelError::TooLarge { rows: count, width }),
+        }
+    }
+
+    /// Fits a density to codes, `rows × latent` values (those of training rows), for [`Autoencoder::sample`].
+    /// It replaces an earlier fit of the same specification.
+    ///
+    /// # Errors
+    /// Values that are no whole codes or not finite, or too few of them.
+    pub fn fit_density(&mut self, density: DensitySpec, codes: &[f32]) -> Result<FitReport, ModelError> {
+        check(codes, self.latent())?;
+        let codes = Matrix::new(codes, self.latent()).map_err(DensityError::from)?;
+        let Fitted { density, report } = Density::fit(density, codes, None, &FitOptions::default())?;
+        self.densities.retain(|earlier| earlier.spec() != density.spec());
+        self.densities.push(density);
+        Ok(report)
+    }
+
+    /// The densities fitted to the codes.
+    pub fn densities(&self) -> &[Density] {
+        &self.densities
     }
 
     /// The codes of a data set, `rows × latent`.

@@ -208,8 +208,8 @@ pub enum CheckpointError {
     /// A scaling that cannot be made.
     #[error(transparent)]
     Scaling(#[from] ScalingError),
-    /// The numbers in the state of training contradict each other.
-    #[error("{}: the state of training contradicts itself: {what}", path.display())]
+    /// The contents of a file contradict each other.
+    #[error("{}: contradicts itself: {what}", path.display())]
     Inconsistent {
         /// The file.
         path: PathBuf,

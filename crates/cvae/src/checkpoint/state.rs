@@ -10,14 +10,15 @@ use super::folder::RunFolder;
 use super::model::{check_finite, head, read_head, read_params, tensors};
 use super::tensors::{Elements, Tensor, TensorFile, write};
 use crate::config::Config;
+use crate::density::Density;
 use crate::train::EpochRecord;
 
 /// Metadata entry with the scalars of training.
 const PROGRESS: &str = "progress";
 /// Tensor with the lines of `metrics.jsonl`.
 const METRICS: &str = "metrics";
-/// Tensor with the density of the codes, in JSON.
-const DENSITY: &str = "density";
+/// Tensor with the densities of the codes, in JSON.
+const DENSITIES: &str = "densities";
 /// Prefixes of the tensors that hold one value per parameter.
 const PARAMS: &str = "params.";
 const MOMENT1: &str = "moment1.";
@@ -75,8 +76,8 @@ pub struct StateFile {
     pub scaling: FittedScaling,
     /// The state of training; absent when a model was saved without it.
     pub training: Option<TrainingState>,
-    /// The density of the codes as JSON, once it has been fitted.
-    pub density: Option<Vec<u8>>,
+    /// Densities fitted to the codes of the training rows.
+    pub densities: Vec<Density>,
 }
 
 /// The scalars of [`TrainingState`].
@@ -111,14 +112,27 @@ impl RunFolder {
             .collect();
         let floats = names.iter().map(|(name, shape)| (name.as_str(), Dtype::F32, Some(*shape)));
         let metrics = progress.is_some().then_some((METRICS, Dtype::U8, None));
-        let density = file.has(DENSITY).then_some((DENSITY, Dtype::U8, None));
-        file.expect(floats.chain(metrics).chain(density))?;
+        let bytes = metrics.into_iter().chain([(DENSITIES, Dtype::U8, None)]);
+        file.expect(floats.chain(bytes))?;
         let training = match progress {
             None => None,
             Some(progress) => Some(read_training(&mut file, &plan.params, progress)?),
         };
-        let density = if density.is_some() { Some(file.read_u8(DENSITY)?) } else { None };
-        Ok(StateFile { config, scaling, training, density })
+        let densities = read_densities(&mut file, plan.spec.latent())?;
+        Ok(StateFile { config, scaling, training, densities })
+    }
+
+    /// Reads the densities of `state.safetensors` alone; none when there is no such file. `latent` is the
+    /// latent size of the model.
+    ///
+    /// # Errors
+    /// Anything wrong with the header or the densities, by name.
+    pub fn read_densities(&self, latent: usize) -> Result<Vec<Density>, CheckpointError> {
+        let path = self.file(Self::STATE);
+        match path.exists() {
+            true => read_densities(&mut TensorFile::open(&path)?, latent),
+            false => Ok(vec![]),
+        }
     }
 
     /// Writes `state.safetensors`; the parameters have the layout `layout`.
@@ -159,10 +173,24 @@ impl RunFolder {
         if state.training.is_some() {
             parts.push(bytes(METRICS, &lines));
         }
-        if let Some(density) = &state.density {
-            parts.push(bytes(DENSITY, density));
-        }
+        let malformed = |source| CheckpointError::Metadata { path: path.clone(), key: DENSITIES, source };
+        let densities = serde_json::to_vec(&state.densities).map_err(malformed)?;
+        parts.push(bytes(DENSITIES, &densities));
         write(&path, &metadata, &parts)
+    }
+}
+
+fn read_densities(file: &mut TensorFile, latent: usize) -> Result<Vec<Density>, CheckpointError> {
+    let text = file.read_u8(DENSITIES)?;
+    let path = || file.path().to_path_buf();
+    let densities: Vec<Density> = serde_json::from_slice(&text).map_err(|source| CheckpointError::Metadata {
+        path: path(),
+        key: DENSITIES,
+        source,
+    })?;
+    match densities.iter().all(|density| density.latent() == latent) {
+        true => Ok(densities),
+        false => Err(CheckpointError::Inconsistent { path: path(), what: "a density has another latent size" }),
     }
 }
 

@@ -225,11 +225,6 @@ impl TensorFile {
         })
     }
 
-    /// Whether there is a tensor of that name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.header.info(name).is_some()
-    }
-
     /// Checks that the tensors are exactly those `expected`, `(name, type, shape)`; a shape of `None`
     /// stands for any vector.
     pub(crate) fn expect<'a>(

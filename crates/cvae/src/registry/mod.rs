@@ -71,9 +71,12 @@ pub struct BackendStatus {
     pub detail: String,
 }
 
-/// The cores available to this process, at least 1.
+/// Threads of [`default_threads`] at most, however many cores there are.
+const MAX_DEFAULT_THREADS: usize = 256;
+
+/// The cores available to this process: at least 1, and 256 at most.
 pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_DEFAULT_THREADS)
 }
 
 /// Opens the backend that a configuration asks for.
@@ -111,7 +114,10 @@ pub fn select(config: &BackendConfig) -> Result<Selected, RegistryError> {
     for id in candidates {
         match open(id, threads) {
             Ok(backend) => return Ok(Selected { backend, reason: reason(name, id, &refusals) }),
-            Err(error) => refusals.push(error),
+            Err(
+                error @ (RegistryError::NotBuilt { .. } | RegistryError::Unavailable(Unsupported::Unavailable { .. })),
+            ) => refusals.push(error),
+            Err(error) => return Err(error),
         }
     }
     match refusals.pop() {

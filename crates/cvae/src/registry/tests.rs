@@ -54,6 +54,8 @@ fn auto_and_cpu_are_the_widest_available_level_and_say_so() {
         assert!(selected.reason.contains("fastest"), "{}", selected.reason);
         assert_eq!(selected.backend.device().threads, Some(default_threads()));
     }
+    let crowd = BackendConfig { threads: Some(100_000), ..asking("auto") };
+    assert!(matches!(select(&crowd).unwrap_err(), RegistryError::Unavailable(Unsupported::TooLarge { .. })));
     let one = select(&BackendConfig { threads: Some(1), ..asking("cpu-scalar") }).unwrap();
     assert_eq!(one.backend.device().threads, Some(1));
 }

@@ -11,9 +11,10 @@ use super::error::TrainError;
 use super::history::{EpochRecord, merge};
 use super::rows::{TrainingRows, digest};
 use super::{Callback, Progress, Stop, Trained};
-use crate::autoencoder::Autoencoder;
+use crate::autoencoder::{Autoencoder, ModelError};
 use crate::checkpoint::{Best, CheckpointError, Existing, RunFolder, StateFile, TrainingState, metrics_lines};
 use crate::config::Config;
+use crate::density::DensitySpec;
 
 /// Floating-point operations between two looks at the losses: a few hundredths of a second on a CPU. A count
 /// and not a time, so that the sums of losses do not depend on the clock.
@@ -22,6 +23,8 @@ const CHUNK_FLOPS: u64 = 4_000_000_000;
 const CALLBACK_INTERVAL: Duration = Duration::from_millis(150);
 /// Rows that the latent scale is measured on where the loss does not tell it.
 const RMS_ROWS: usize = 64;
+/// Training rows at most whose codes the density after training is fitted to.
+const DENSITY_ROWS: usize = 20_000;
 /// Position of the noise of validation rows: the same in every epoch, and used by none in training.
 const VALIDATION_EPOCH: u32 = u32::MAX;
 
@@ -86,7 +89,7 @@ impl<'a> Session<'a> {
         let (history, best) = start(&config, &plan, executable.as_mut(), past)?;
         let run =
             Run { config, backend, plan, executable, rows, sample, data: fingerprint, history, best, folder, callback };
-        run.train(checkpoint_every, backend_reason)
+        run.train(data, checkpoint_every, backend_reason)
     }
 }
 
@@ -137,7 +140,12 @@ fn start(
 }
 
 impl Run<'_> {
-    fn train(mut self, checkpoint_every: Duration, backend_reason: String) -> Result<Trained, TrainError> {
+    fn train(
+        mut self,
+        data: &Dataset,
+        checkpoint_every: Duration,
+        backend_reason: String,
+    ) -> Result<Trained, TrainError> {
         let resumed_epochs = self.history.len() as u32;
         self.checkpoint()?;
         let (mut last_checkpoint, mut saved) = (Instant::now(), self.history.len());
@@ -169,13 +177,20 @@ impl Run<'_> {
         if stop != Stop::Interrupted && self.history.len() > saved {
             self.checkpoint()?;
         }
+        let state = if stop == Stop::Interrupted { None } else { Some(self.state()?) };
         if let Some(best) = &self.best {
             self.executable.write(State::Params, &best.params)?;
         }
         self.executable.release(self.rows.data)?;
         let steps = self.executable.step();
         let id = self.backend.id();
-        let model = Autoencoder::assemble(self.config, self.rows.scaling, id, self.plan, self.executable);
+        let scaling = self.rows.scaling;
+        let mut model = Autoencoder::assemble(self.config, scaling, id, Arc::clone(&self.plan), self.executable);
+        fit_density(&mut model, data, &self.rows.train)?;
+        if let (Some(folder), Some(mut state)) = (&self.folder, state) {
+            state.densities = model.densities().to_vec();
+            folder.write_state(&state, &self.plan.params)?;
+        }
         let seconds = self.history.iter().map(|record| record.seconds).sum();
         Ok(Trained { model, history: self.history, stop, steps, seconds, resumed_epochs, backend_reason })
     }
@@ -292,18 +307,16 @@ impl Run<'_> {
         })
     }
 
-    /// Writes the state, then the files that follow it.
-    fn checkpoint(&mut self) -> Result<(), TrainError> {
-        let Some(folder) = self.folder.clone() else { return Ok(()) };
-        let layout = &self.plan.params;
-        let mut parts = [State::Params, State::Moment1, State::Moment2].map(|state| (state, vec![0.0; layout.len()]));
+    /// All that training needs to go on from here.
+    fn state(&mut self) -> Result<StateFile, TrainError> {
+        let len = self.plan.params.len();
+        let mut parts = [State::Params, State::Moment1, State::Moment2].map(|state| (state, vec![0.0; len]));
         for (state, values) in &mut parts {
             self.executable.read(*state, values)?;
             self.check_finite(values)?;
         }
         let [(_, params), (_, moment1), (_, moment2)] = parts;
-        let layout = &self.plan.params;
-        let state = StateFile {
+        Ok(StateFile {
             config: self.config.clone(),
             scaling: self.rows.scaling.clone(),
             training: Some(TrainingState {
@@ -316,8 +329,15 @@ impl Run<'_> {
                 data: self.data.clone(),
                 backend: self.backend.id().to_string(),
             }),
-            density: None,
-        };
+            densities: vec![],
+        })
+    }
+
+    /// Writes the state, then the files that follow it.
+    fn checkpoint(&mut self) -> Result<(), TrainError> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let state = self.state()?;
+        let layout = &self.plan.params;
         folder.write_state(&state, layout)?;
         let last = state.training.as_ref().map_or(&[][..], |training| &training.params);
         let params = self.best.as_ref().map_or(last, |best| &best.params);
@@ -335,6 +355,22 @@ impl Run<'_> {
             epoch: self.history.len() as u32,
             parameter: parameter.map(|param| param.name.clone()).unwrap_or_default(),
         })
+    }
+}
+
+/// Fits a Gaussian to the codes of training rows, so that the model can be sampled from. Codes that no Gaussian
+/// fits leave the model without one.
+fn fit_density(model: &mut Autoencoder, data: &Dataset, train: &[u32]) -> Result<(), TrainError> {
+    let count = train.len().min(DENSITY_ROWS);
+    let picked: Vec<u32> = (0..count).map(|i| train[i * train.len() / count]).collect();
+    let codes = model.encode_dataset(&data.select(&picked)?)?;
+    match model.fit_density(DensitySpec::Gaussian, &codes) {
+        Ok(_) => Ok(()),
+        Err(ModelError::Density(error)) => {
+            tracing::warn!("no density was fitted to the codes: {error}");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
