@@ -67,7 +67,8 @@ pub enum State {
     Moment1,
     /// Adam's second moment; zero for gradient descent.
     Moment2,
-    /// The gradients that [`Executable::gradients`] left; not writable.
+    /// The gradients that [`Executable::gradients`] left, before clipping, until the next step consumes them;
+    /// not writable.
     Grads,
 }
 

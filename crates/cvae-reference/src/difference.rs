@@ -12,10 +12,10 @@ const WIDTH: f64 = 2e-2;
 pub struct Differences {
     /// One per coordinate asked for; `None` where the point lies exactly on a kink in that direction.
     pub derivatives: Vec<Option<f64>>,
-    /// How many coordinates have no derivative: they are `None`.
-    pub on_kink: usize,
-    /// How many coordinates have a kink within the width of their difference, which stepped over it.
+    /// How many coordinates have no derivative, and are stepped over.
     pub stepped_over: usize,
+    /// How many derivatives were found although a kink lies within the width of their differences.
+    pub crossed_kink: usize,
 }
 
 impl Differences {
@@ -42,11 +42,10 @@ impl Differences {
 /// Differentiates the total [`direct_loss`](crate::direct_loss) by the parameters `coordinates`, by central
 /// differences in `f64` with two Richardson extrapolations: the error is of sixth order in the width.
 ///
-/// The loss has kinks (relu, leaky_relu, elu, L1, Huber, the clamp of the log-variance). A difference steps
-/// over them: all its points are evaluated on the smooth piece that `params` lies on, continued past its end
-/// where need be, so that the derivative is exact however near a kink is. Such coordinates are counted, and so
-/// are those whose derivative does not exist because `params` lies on a kink. The arguments are those of
-/// [`direct_loss`](crate::direct_loss).
+/// The loss has kinks (relu, leaky_relu, elu, L1, Huber, the clamp of the log-variance). All points of a
+/// difference are evaluated on the smooth piece that `params` lies on, continued past its end where need be, so
+/// that the derivative is exact however near a kink is. A coordinate is stepped over only if `params` lies
+/// exactly on a kink in its direction. The arguments are those of [`direct_loss`](crate::direct_loss).
 ///
 /// # Errors
 /// As [`direct_loss`](crate::direct_loss), and a coordinate beyond the parameters.
@@ -67,7 +66,7 @@ pub fn finite_difference(
     let mut branches = Branches::default();
     problem.loss(params, &mut branches);
     let mut point = Point { problem, params: params.to_vec(), branches };
-    let mut found = Differences { derivatives: vec![], on_kink: 0, stepped_over: 0 };
+    let mut found = Differences { derivatives: vec![], stepped_over: 0, crossed_kink: 0 };
     for coordinate in coordinates {
         let scale = WIDTH * point.params[*coordinate].abs().max(1.0);
         let [wide, middle, narrow] = [1.0, 0.5, 0.25].map(|part| point.central(*coordinate, part * scale));
@@ -77,8 +76,8 @@ pub fn finite_difference(
         let differences = [wide, middle, narrow];
         let differentiable = differences.iter().all(|difference| !difference.off_kink);
         found.derivatives.push(differentiable.then_some(slope));
-        found.on_kink += usize::from(!differentiable);
-        found.stepped_over += usize::from(differentiable && differences.iter().any(|difference| difference.crossed));
+        found.stepped_over += usize::from(!differentiable);
+        found.crossed_kink += usize::from(differentiable && differences.iter().any(|difference| difference.crossed));
     }
     Ok(found)
 }

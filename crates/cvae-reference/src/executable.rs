@@ -19,8 +19,7 @@ pub(crate) struct ReferenceExecutable {
     encode: Values,
     decode: Values,
     reconstruct: Values,
-    /// What `gradients` left: [`State::Grads`].
-    grads: Vec<f64>,
+    /// Whether the machine's gradients are those that `gradients` left.
     has_grads: bool,
     data: BTreeMap<usize, Vec<f64>>,
     next_data: usize,
@@ -32,9 +31,9 @@ pub(crate) struct ReferenceExecutable {
 struct Machine {
     plan: Arc<Plan>,
     tensors: Tensors,
-    /// Gradients of the pass that runs, unclipped.
+    /// Gradients of the last pass, unclipped.
     grads: Vec<f64>,
-    /// Terms of the pass that runs.
+    /// Terms of the last pass.
     terms: [f64; Term::COUNT],
     /// Epoch and row numbers of the batch: the noise position of each of its rows.
     epoch: u32,
@@ -187,10 +186,10 @@ impl Machine {
         }
     }
 
-    /// One optimiser step from `grads`, clipping included.
-    fn update(&mut self, step: u64, grads: &[f64]) {
-        let factor = optimizer::clip_factor(grads, self.plan.optimizer.clip_norm);
-        optimizer::update(self.plan.optimizer.coefficients(step), &mut self.tensors, grads, factor);
+    /// One optimiser step from the gradients, clipping included.
+    fn update(&mut self, step: u64) {
+        let factor = optimizer::clip_factor(&self.grads, self.plan.optimizer.clip_norm);
+        optimizer::update(self.plan.optimizer.coefficients(step), &mut self.tensors, &self.grads, factor);
     }
 }
 
@@ -226,7 +225,6 @@ impl ReferenceExecutable {
             encode,
             decode,
             reconstruct,
-            grads: zeros(len, "the gradients")?,
             has_grads: false,
             data: BTreeMap::new(),
             next_data: 0,
@@ -305,7 +303,7 @@ impl ReferenceExecutable {
             State::Params => Ok(&self.machine.tensors.params),
             State::Moment1 => Ok(&self.machine.tensors.moment1),
             State::Moment2 => Ok(&self.machine.tensors.moment2),
-            State::Grads if self.has_grads => Ok(&self.grads),
+            State::Grads if self.has_grads => Ok(&self.machine.grads),
             State::Grads => Err(RunError::NoGradients),
         }
     }
@@ -389,7 +387,6 @@ impl Executable for ReferenceExecutable {
     fn gradients(&mut self, batch: &Batch<'_>) -> Result<(), RunError> {
         let rows = self.load(batch)?;
         self.forward_backward(rows);
-        self.grads.copy_from_slice(&self.machine.grads);
         self.has_grads = true;
         Ok(())
     }
@@ -398,19 +395,15 @@ impl Executable for ReferenceExecutable {
         if !self.has_grads {
             return Err(RunError::NoGradients);
         }
-        self.machine.update(self.steps, &self.grads);
+        self.machine.update(self.steps);
+        self.has_grads = false;
         self.steps += 1;
         Ok(())
     }
 
     fn train_step(&mut self, batch: &Batch<'_>) -> Result<(), RunError> {
-        let rows = self.load(batch)?;
-        self.forward_backward(rows);
-        let grads = std::mem::take(&mut self.machine.grads);
-        self.machine.update(self.steps, &grads);
-        self.machine.grads = grads;
-        self.steps += 1;
-        Ok(())
+        self.gradients(batch)?;
+        self.apply()
     }
 
     fn infer(&mut self, entry: Entry, input: &[f32], out: &mut [f32]) -> Result<(), RunError> {
