@@ -1,7 +1,11 @@
 //! The loss straight from the specification and the objective: no program, no backward pass, no code shared
 //! with the interpreter. Everything else about gradients is checked against this file.
 
-use cvae_core::{Activation, Latent, ModelSpec, Objective, ParamLayout, Part, Reconstruction, SpecError, Term};
+use std::ops::Range;
+
+use cvae_core::{
+    Activation, Latent, LayerSpec, ModelSpec, Objective, ParamLayout, Part, Reconstruction, SpecError, Term,
+};
 use thiserror::Error;
 
 /// Inputs of [`direct_loss`] that do not fit each other.
@@ -111,9 +115,38 @@ pub(crate) struct Problem<'a> {
     spec: &'a ModelSpec,
     objective: &'a Objective,
     layout: &'a ParamLayout,
+    encoder: Vec<Dense>,
+    decoder: Vec<Dense>,
+    /// The second head of a variational encoder.
+    logvar: Option<Dense>,
     rows: &'a [f64],
     noise: &'a [f64],
     count: usize,
+}
+
+/// A layer's activation, and where its parameters are.
+struct Dense {
+    weight: Range<usize>,
+    bias: Range<usize>,
+    activation: Activation,
+}
+
+impl Dense {
+    /// The layer with the parameters `name.weight` and `name.bias`.
+    fn find(layout: &ParamLayout, name: &str, activation: Activation) -> Result<Self, DirectError> {
+        let range = |suffix: &str| layout.find(&format!("{name}.{suffix}")).map(|(_, param)| param.range());
+        match (range("weight"), range("bias")) {
+            (Some(weight), Some(bias)) => Ok(Self { weight, bias, activation }),
+            _ => Err(DirectError::Layout),
+        }
+    }
+
+    /// `W·input + b`.
+    fn affine(&self, params: &[f64], input: &[f64]) -> Vec<f64> {
+        let rows = params[self.weight.clone()].chunks_exact(input.len());
+        let dot = |weights: &[f64]| weights.iter().zip(input).map(|(w, x)| w * x).sum::<f64>();
+        rows.zip(&params[self.bias.clone()]).map(|(weights, b)| b + dot(weights)).collect()
+    }
 }
 
 impl<'a> Problem<'a> {
@@ -133,14 +166,23 @@ impl<'a> Problem<'a> {
         let count = rows.len() / spec.width();
         check_length("the batch", count.max(1) * spec.width(), rows.len())?;
         check_length("the noise", if variational { count * spec.latent() } else { 0 }, noise.len())?;
-        Ok(Self { spec, objective, layout, rows, noise, count })
+        let part = |part: Part| -> Result<Vec<_>, _> {
+            let layers = spec.layers(part).iter().enumerate();
+            let dense = |(index, layer): (_, &LayerSpec)| {
+                Dense::find(layout, &format!("{part}.{}", 2 * index), layer.activation())
+            };
+            layers.map(dense).collect()
+        };
+        let logvar = variational.then(|| Dense::find(layout, "logvar", Activation::Identity)).transpose()?;
+        let (encoder, decoder) = (part(Part::Encoder)?, part(Part::Decoder)?);
+        Ok(Self { spec, objective, layout, encoder, decoder, logvar, rows, noise, count })
     }
 
     pub(crate) fn check_params(&self, params: &[f64]) -> Result<(), DirectError> {
         check_length("the parameters", self.layout.len(), params.len())
     }
 
-    /// The terms at `params`; with the pieces that `branches` records or replays.
+    /// The terms at `params`, on the pieces that `branches` records or replays.
     pub(crate) fn loss(&self, params: &[f64], branches: &mut Branches) -> [f64; Term::COUNT] {
         let mut terms = [0.0; Term::COUNT];
         for (index, row) in self.rows.chunks_exact(self.spec.width()).enumerate() {
@@ -156,7 +198,7 @@ impl<'a> Problem<'a> {
 
     /// Reconstruction and latent term of one row.
     fn row(&self, params: &[f64], index: usize, row: &[f64], branches: &mut Branches) -> (f64, f64) {
-        let encoder = self.part(params, Part::Encoder, row, branches);
+        let encoder = stack(&self.encoder, params, row, branches);
         let (code, latent) = match self.objective.latent {
             Latent::None => (encoder.output, 0.0),
             Latent::Collapsed { beta } => {
@@ -164,7 +206,7 @@ impl<'a> Problem<'a> {
                 (encoder.output, beta * norm / 2.0)
             }
             Latent::Variational { beta } => {
-                let logvar = self.affine(params, "logvar", &encoder.last_input);
+                let logvar = self.logvar.as_ref().map_or(vec![], |head| head.affine(params, &encoder.last_input));
                 let noise = &self.noise[index * logvar.len()..][..logvar.len()];
                 let (mut code, mut divergence) = (vec![], 0.0);
                 for ((mean, s), eps) in encoder.output.iter().zip(logvar).zip(noise) {
@@ -179,34 +221,24 @@ impl<'a> Problem<'a> {
                 (code, beta * divergence)
             }
         };
-        let decoder = self.part(params, Part::Decoder, &code, branches);
+        let decoder = stack(&self.decoder, params, &code, branches);
         let reconstruction = match self.objective.reconstruction {
             Reconstruction::Bce => cross_entropy(&decoder.logits, row),
             other => distance(other, &decoder.output, row, branches),
         };
         (reconstruction, latent)
     }
+}
 
-    fn part(&self, params: &[f64], part: Part, input: &[f64], branches: &mut Branches) -> PartOutput {
-        let mut result = PartOutput { last_input: vec![], logits: vec![], output: input.to_vec() };
-        for (index, layer) in self.spec.layers(part).iter().enumerate() {
-            let logits = self.affine(params, &format!("{part}.{}", 2 * index), &result.output);
-            let output = logits.iter().map(|a| activate(layer.activation(), *a, branches)).collect();
-            result = PartOutput { last_input: result.output, logits, output };
-        }
-        result
+/// Runs layers on one row.
+fn stack(layers: &[Dense], params: &[f64], input: &[f64], branches: &mut Branches) -> PartOutput {
+    let mut result = PartOutput { last_input: vec![], logits: vec![], output: input.to_vec() };
+    for layer in layers {
+        let logits = layer.affine(params, &result.output);
+        let output = logits.iter().map(|a| activate(layer.activation, *a, branches)).collect();
+        result = PartOutput { last_input: result.output, logits, output };
     }
-
-    /// `W·input + b` with the parameters `name.weight` and `name.bias`.
-    fn affine(&self, params: &[f64], name: &str, input: &[f64]) -> Vec<f64> {
-        let tensor = |suffix: &str| {
-            let param = self.layout.find(&format!("{name}.{suffix}"));
-            param.map_or(&[][..], |(_, param)| &params[param.range()])
-        };
-        let (weight, bias) = (tensor("weight"), tensor("bias"));
-        let dot = |weights: &[f64]| weights.iter().zip(input).map(|(w, x)| w * x).sum::<f64>();
-        weight.chunks_exact(input.len()).zip(bias).map(|(weights, b)| b + dot(weights)).collect()
-    }
+    result
 }
 
 /// Result of the encoder or the decoder for one row.
