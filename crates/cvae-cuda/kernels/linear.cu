@@ -144,7 +144,8 @@ DEVICE_CALL void finish_tile(const Task &task, const Step &step, int tile, int r
   NO_UNROLL
   for (int i = thread_index(); i < side * side; i += THREADS) {
     const int row = i / side, column = i % side;
-    if (!within(row0 + row, rows) || !within(column0 + column, task.columns)) continue;
+    if (!within(row0 + row, rows)) continue;
+    if (!within(column0 + column, task.columns)) continue;
     float value = 0.f;
     for (int part = 0; part < parts; ++part) value += sums[(part * side + row) * stride + column];
     apply_points(task, step, row0 + row, column0 + column, value, 1.f, loss);

@@ -38,6 +38,7 @@ enum PointOp : unsigned {
   REPARAMETERIZE_GRAD = 10, // v (gradient) *= second (noise) · ½e^(first/2)
   ADD_SCALED = 11,          // v = scale·v + other·first
   UPDATE = 12,              // v is a gradient; first: parameters, second and third: moments, all updated
+  KEEP = 13,                // v, to be stored
 };
 
 struct Point {
@@ -105,6 +106,9 @@ struct Step {
 };
 
 constexpr int TERMS = 3;
+
+// The host's view of the structures, checked there as well.
+static_assert(sizeof(Point) == 48 && sizeof(Task) == 104 + MAX_POINTS * 48 && sizeof(Step) == 96, "layout");
 
 // The accumulator that `losses` drains.
 struct LossState {

@@ -1,0 +1,56 @@
+//! The order of tasks: phases, each of tasks that may run at the same time.
+
+use crate::lower::{Operand, TaskSpec};
+use crate::task::TaskKind;
+
+/// What a task reads and writes.
+struct Access {
+    reads: Vec<Operand>,
+    writes: Vec<Operand>,
+}
+
+impl Access {
+    fn new(index: usize, tasks: &[TaskSpec]) -> Self {
+        let task = &tasks[index];
+        let mut reads: Vec<Operand> = [task.a, task.b].into_iter().flatten().collect();
+        let mut writes = vec![];
+        for point in &task.points {
+            let operands = point.operands.iter().flatten();
+            match point.op {
+                crate::task::PointOp::Update => writes.extend(operands),
+                _ => reads.extend(operands),
+            }
+            writes.extend(point.store);
+        }
+        if task.has_partials() {
+            writes.push(Operand::Partials(index));
+        }
+        reads.extend(task.clip_by.iter().map(|norm| Operand::Partials(*norm)));
+        if task.kind == TaskKind::FinishStep {
+            writes.push(Operand::Losses);
+            let terms = tasks.iter().enumerate().filter(|(_, task)| task.loss.is_some());
+            reads.extend(terms.map(|(index, _)| Operand::Partials(index)));
+        }
+        Self { reads, writes }
+    }
+
+    /// Whether `later` must wait for `self`: one writes what the other touches.
+    fn orders(&self, later: &Self) -> bool {
+        let touches = |writes: &[Operand], other: &Self| {
+            writes.iter().any(|operand| other.reads.contains(operand) || other.writes.contains(operand))
+        };
+        touches(&self.writes, later) || touches(&later.writes, self)
+    }
+}
+
+/// The phase of every task, as early as its operands allow. A task's own points may read what it stored.
+pub(crate) fn phases(tasks: &[TaskSpec]) -> Vec<usize> {
+    let accesses: Vec<Access> = (0..tasks.len()).map(|index| Access::new(index, tasks)).collect();
+    let mut phases: Vec<usize> = vec![];
+    for (index, access) in accesses.iter().enumerate() {
+        let earlier = accesses[..index].iter().zip(&phases);
+        let phase = earlier.filter(|(other, _)| other.orders(access)).map(|(_, phase)| phase + 1).max();
+        phases.push(phase.unwrap_or(0));
+    }
+    phases
+}
