@@ -1,11 +1,13 @@
 //! `report.html`: what a training run gave, on one page that needs no network.
 
 mod chart;
+mod gather;
 mod html;
 mod picture;
 mod scale;
 mod scatter;
 
+pub(crate) use gather::{Outcome, compose, measure, settings, widths};
 pub(crate) use html::render;
 
 use cvae_data::ImageShape;

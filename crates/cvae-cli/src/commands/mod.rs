@@ -1,0 +1,33 @@
+//! The commands, one file each.
+
+mod backends;
+mod decode;
+mod encode;
+mod eval;
+mod info;
+mod reconstruct;
+mod sample;
+mod score;
+mod train;
+
+use anyhow::Result;
+
+use crate::args::Command;
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever keeps the command from doing all that was asked.
+pub(crate) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Encode(args) => encode::run(&args),
+        Command::Decode(args) => decode::run(&args),
+        Command::Reconstruct(args) => reconstruct::run(&args),
+        Command::Sample(args) => sample::run(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Backends(args) => backends::run(&args),
+    }
+}

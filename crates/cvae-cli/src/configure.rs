@@ -1,0 +1,224 @@
+//! From arguments to a configuration and its rows.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use cvae::{Config, LoadedRows, Precision, RunFolder};
+use cvae_core::{Activation, Latent, LayerSpec, ModelSpec, Objective, Reconstruction};
+use cvae_data::{LoadOptions, Scaling, Source};
+
+use crate::args::{TrainArgs, Widths};
+
+/// Objectives that `--objective` knows.
+const OBJECTIVES: [&str; 3] = ["collapsed", "ae", "vae"];
+/// Reconstruction terms that `--reconstruction` knows.
+const RECONSTRUCTIONS: [&str; 5] = ["mse_sum", "mse_mean", "bce", "l1", "huber"];
+/// Where Huber's loss turns from quadratic to linear when nothing else is said.
+const HUBER_DELTA: f64 = 1.0;
+
+/// The configuration that the arguments describe, and the rows it names.
+///
+/// # Errors
+/// A preset, file, name, number or source that cannot be used.
+pub(crate) fn training(args: &TrainArgs) -> Result<(Config, LoadedRows)> {
+    let base = base(args)?;
+    let mut config = match &base {
+        Some(config) => config.clone(),
+        // The data decide the model; until they are read, any model will do.
+        None => Config::digits(),
+    };
+    data(&mut config, args)?;
+    training_options(&mut config, args)?;
+    if base.is_none() {
+        config.objective = Objective::default();
+    }
+    objective(&mut config.objective, args)?;
+    let rows = config.load_rows(&LoadOptions::default())?;
+    if base.is_none() && args.layers.is_none() {
+        let widths = default_widths(rows.train.width());
+        config.model = ModelSpec::mlp(&widths, Activation::Relu, Activation::Identity)?;
+    }
+    config.model = model(&config.model, args)?;
+    config.validate()?;
+    Ok((config, rows))
+}
+
+/// The configuration to start from, if the arguments name one.
+fn base(args: &TrainArgs) -> Result<Option<Config>> {
+    if let Some(name) = &args.preset {
+        let Some(config) = Config::preset(name) else {
+            bail!("unknown preset `{name}`; known: {}", Config::PRESETS.join(", "));
+        };
+        return Ok(Some(config));
+    }
+    if let Some(path) = &args.config {
+        return Ok(Some(Config::load(path)?));
+    }
+    if let (true, Some(out)) = (args.resume, &args.out)
+        && out.join(RunFolder::CONFIG).exists()
+    {
+        return Ok(Some(RunFolder::new(out).config()?));
+    }
+    if args.source.as_deref().is_none_or(|source| source == "digits") && args.layers.is_none() {
+        return Ok(Some(Config::digits()));
+    }
+    Ok(None)
+}
+
+/// Sources, split and scaling.
+fn data(config: &mut Config, args: &TrainArgs) -> Result<()> {
+    if let Some(source) = &args.source {
+        if *source != config.data.source {
+            config.data.test = None;
+        }
+        config.data.source.clone_from(source);
+    }
+    if let Some(test) = &args.test {
+        config.data.test = Some(test.clone());
+    }
+    // A name that is no source is refused before anything is read.
+    for name in std::iter::once(&config.data.source).chain(&config.data.test) {
+        name.parse::<Source>()?;
+    }
+    if let Some(share) = args.validation {
+        config.data.validation_fraction = share;
+    }
+    if let Some(name) = &args.scaling {
+        config.data.scaling = match name.as_str() {
+            "none" => Scaling::None,
+            "min-max" => Scaling::MinMax,
+            "standardize" => Scaling::Standardize,
+            _ => bail!("unknown scaling `{name}`; known: none, min-max, standardize"),
+        };
+    }
+    Ok(())
+}
+
+/// Epochs, batches, learning rate, seed and backend.
+fn training_options(config: &mut Config, args: &TrainArgs) -> Result<()> {
+    config.epochs = args.epochs.unwrap_or(config.epochs);
+    config.batch_size = args.batch_size.unwrap_or(config.batch_size);
+    config.optimizer.learning_rate = args.lr.unwrap_or(config.optimizer.learning_rate);
+    config.seed = args.seed.unwrap_or(config.seed);
+    config.patience = args.patience.or(config.patience);
+    if let Some(name) = &args.engine.backend {
+        config.backend.name.clone_from(name);
+    }
+    config.backend.threads = args.engine.threads.or(config.backend.threads);
+    if let Some(name) = &args.precision {
+        let Some(precision) = Precision::ALL.into_iter().find(|precision| precision.name() == name) else {
+            bail!("unknown precision `{name}`; known: {}", Precision::ALL.map(Precision::name).join(", "));
+        };
+        config.backend.precision = precision;
+    }
+    Ok(())
+}
+
+/// The terms of the loss.
+fn objective(objective: &mut Objective, args: &TrainArgs) -> Result<()> {
+    if let Some(name) = &args.objective {
+        let named = match name.as_str() {
+            "collapsed" => Objective::default(),
+            "ae" => Objective::ae(),
+            "vae" => Objective::vae(1.0),
+            _ => bail!("unknown objective `{name}`; known: {}", OBJECTIVES.join(", ")),
+        };
+        *objective = Objective { reconstruction: objective.reconstruction, ..named };
+    }
+    if let Some(name) = &args.reconstruction {
+        objective.reconstruction = match name.as_str() {
+            "mse_sum" => Reconstruction::MseSum,
+            "mse_mean" => Reconstruction::MseMean,
+            "bce" => Reconstruction::Bce,
+            "l1" => Reconstruction::L1,
+            "huber" => Reconstruction::Huber { delta: HUBER_DELTA },
+            _ => bail!("unknown reconstruction `{name}`; known: {}", RECONSTRUCTIONS.join(", ")),
+        };
+    }
+    if let Some(weight) = args.beta {
+        match &mut objective.latent {
+            Latent::Collapsed { beta } | Latent::Variational { beta } => *beta = weight,
+            Latent::None => bail!("--beta weighs a latent term, which the objective `ae` does not have"),
+        }
+    }
+    objective.decoder_l2 = args.decoder_l2.unwrap_or(objective.decoder_l2);
+    Ok(())
+}
+
+/// The model with the widths and activations of the arguments; what they leave open stays as in `base`.
+fn model(base: &ModelSpec, args: &TrainArgs) -> Result<ModelSpec> {
+    if args.layers.is_none() && args.decoder.is_none() && args.activation.is_none() && args.output.is_none() {
+        return Ok(base.clone());
+    }
+    let activation = |name: &Option<String>, otherwise: Activation| match name {
+        Some(name) => name.parse(),
+        None => Ok(otherwise),
+    };
+    let hidden = activation(&args.activation, hidden_activation(base))?;
+    let output = activation(&args.output, base.output_activation())?;
+    let mirrored = |widths: &[usize]| widths.iter().rev().copied().collect::<Vec<_>>();
+    let (encoder, decoder) = match (&args.layers, &args.decoder) {
+        (Some(Widths(layers)), None) => (layers.clone(), mirrored(layers)),
+        (Some(Widths(layers)), Some(Widths(decoder))) => (layers.clone(), decoder.clone()),
+        (None, Some(Widths(decoder))) => (widths(base.width(), &base.encoder), decoder.clone()),
+        (None, None) => (widths(base.width(), &base.encoder), widths(base.latent(), &base.decoder)),
+    };
+    Ok(ModelSpec::mlp_pair(&encoder, &decoder, hidden, output)?)
+}
+
+/// The activation of the first hidden layer, if there is one.
+fn hidden_activation(spec: &ModelSpec) -> Activation {
+    let hidden =
+        |layers: &[LayerSpec]| layers.split_last().and_then(|(_, hidden)| hidden.first()).map(LayerSpec::activation);
+    hidden(&spec.encoder).or_else(|| hidden(&spec.decoder)).unwrap_or(Activation::Relu)
+}
+
+/// The widths of a stack of layers, its input first.
+fn widths(input: usize, layers: &[LayerSpec]) -> Vec<usize> {
+    let units = |layer: &LayerSpec| match layer {
+        LayerSpec::Dense { units, .. } => *units,
+    };
+    std::iter::once(input).chain(layers.iter().map(units)).collect()
+}
+
+/// Widths of the encoder for rows of `width` values, when nothing else is said: two hidden layers and a code
+/// of an eighth of the row, with bounds. 64 gives 64-256-128-8, 784 gives 784-512-256-32.
+fn default_widths(width: usize) -> [usize; 4] {
+    let hidden = width.saturating_mul(4).clamp(32, 512);
+    [width, hidden, hidden / 2, (width / 8).clamp(2, 32).min(width)]
+}
+
+/// A folder under `runs/` that does not exist yet, claimed by creating it.
+///
+/// # Errors
+/// A folder that cannot be created.
+pub(crate) fn claim_folder(name: &str) -> Result<PathBuf> {
+    let parent = Path::new("runs");
+    let refused =
+        |path: &Path, error: std::io::Error| anyhow::anyhow!("{}: cannot be created: {error}", path.display());
+    std::fs::create_dir_all(parent).map_err(|error| refused(parent, error))?;
+    let mut number = 1u64;
+    loop {
+        let path = parent.join(format!("{name}-{number}"));
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(refused(&path, error)),
+        }
+    }
+}
+
+/// What a run is called: the preset's name, or the first part of the source's.
+pub(crate) fn run_name(args: &TrainArgs, config: &Config) -> String {
+    let source = config.data.source.as_str();
+    let name = args.preset.as_deref().unwrap_or_else(|| {
+        let file = Path::new(source).file_name().and_then(|name| name.to_str()).unwrap_or(source);
+        file.split([':', '.']).next().unwrap_or(file)
+    });
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' }).collect();
+    if plain.trim_matches('-').is_empty() { "run".to_owned() } else { plain }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Which configuration arguments give.
+
+use clap::Parser;
+
+use super::*;
+use crate::args::{Cli, Command};
+
+fn args(line: &str) -> TrainArgs {
+    let words = ["cvae", "train"].into_iter().chain(line.split_whitespace());
+    match Cli::try_parse_from(words).unwrap().command {
+        Command::Train(args) => *args,
+        _ => unreachable!("`train` is `train`"),
+    }
+}
+
+fn config(line: &str) -> Config {
+    training(&args(line)).unwrap().0
+}
+
+fn refusal(line: &str) -> String {
+    crate::output::sentence(&training(&args(line)).unwrap_err())
+}
+
+#[test]
+fn nothing_said_is_the_digits_preset() {
+    assert_eq!(config(""), Config::digits());
+    assert_eq!(config("digits"), Config::digits());
+    assert_eq!(config("--preset reference"), Config::reference_preset());
+}
+
+#[test]
+fn flags_override_the_preset() {
+    let config = config("--preset reference --epochs 3 --batch-size 16 --lr 0.5 --seed 9 --backend cpu --threads 1");
+    let reference = Config::reference_preset();
+    assert_eq!((config.epochs, config.batch_size, config.seed), (3, 16, 9));
+    assert_eq!(config.optimizer.learning_rate, 0.5);
+    assert_eq!((config.backend.name.as_str(), config.backend.threads), ("cpu", Some(1)));
+    assert_eq!((config.model, config.objective), (reference.model, reference.objective));
+}
+
+#[test]
+fn objectives_and_their_weights() {
+    assert_eq!(config("--objective ae").objective, Objective::ae());
+    assert_eq!(config("--objective vae").objective, Objective::vae(1.0));
+    assert_eq!(config("--objective vae --beta 0.5").objective, Objective::vae(0.5));
+    assert_eq!(config("--objective collapsed --beta 0.1 --decoder-l2 0.2").objective, Objective::collapsed(0.1, 0.2));
+    assert_eq!(config("--preset reference --decoder-l2 0.2").objective.decoder_l2, 0.2);
+    assert!(refusal("--objective ae --beta 1").contains("--beta"));
+    assert!(refusal("--objective gan").starts_with("unknown objective `gan`; known: collapsed"));
+    assert!(refusal("--beta -1").contains("`beta` must be a finite number of at least 0, got -1"));
+}
+
+#[test]
+fn models_are_built_from_widths_and_activations() {
+    let sigmoid = config("--layers 64-8 --output sigmoid --reconstruction bce");
+    assert_eq!(sigmoid.model, ModelSpec::mlp(&[64, 8], Activation::Relu, Activation::Sigmoid).unwrap());
+    assert_eq!(sigmoid.objective.reconstruction, Reconstruction::Bce);
+    let pair = config("--layers 64-32-8 --decoder 8-64 --activation tanh").model;
+    assert_eq!(pair, ModelSpec::mlp_pair(&[64, 32, 8], &[8, 64], Activation::Tanh, Activation::Identity).unwrap());
+    let gelu = config("--activation gelu").model;
+    assert_eq!(gelu, ModelSpec::mlp(&[64, 256, 128, 8], Activation::Gelu, Activation::Identity).unwrap());
+    let wide = config("synthetic:normal:50x10").model;
+    assert_eq!(wide, ModelSpec::mlp(&[10, 40, 20, 2], Activation::Relu, Activation::Identity).unwrap());
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    for (line, expected) in [
+        ("--preset refrence", "unknown preset `refrence`; known: digits, reference"),
+        ("--config missing.toml", "missing.toml: cannot be read"),
+        ("--layers 64-0-8", "width 0 at position 1 of the encoder"),
+        ("--layers 64-32-0", "width 0 at position 2 of the encoder"),
+        ("--layers 64", "at least two widths"),
+        ("--decoder 9-64", "the decoder starts at width 9, but the code has width 8"),
+        ("--activation rleu", "unknown activation `rleu`"),
+        ("--output softmax", "unknown activation `softmax`"),
+        ("--precision f16", "unknown precision `f16`; known: f32, bf16"),
+        ("--scaling max", "unknown scaling `max`"),
+        ("--reconstruction mse", "unknown reconstruction `mse`"),
+        ("--epochs 0", "`epochs` must be at least 1"),
+        ("--batch-size 0", "`batch_size` must be at least 1"),
+        ("--threads 0", "`backend.threads` must be at least 1"),
+        ("--lr 0", "`learning_rate` must be a finite number above 0, got 0"),
+        ("--lr nan", "`learning_rate`"),
+        ("--patience 3", "`patience` needs validation rows"),
+        ("--reconstruction bce", "sigmoid"),
+        ("fashion-mnits", "did you mean `fashion-mnist`?"),
+        ("--test nothing", "unknown data source `nothing`"),
+        ("--test synthetic:normal:5x3", "3"),
+    ] {
+        let message = refusal(line);
+        assert!(message.contains(expected), "{line}: {message}");
+    }
+}
+
+#[test]
+fn runs_are_named_after_their_data() {
+    for (line, expected) in [
+        ("", "digits"),
+        ("--preset reference", "reference"),
+        ("synthetic:normal:5x3", "synthetic"),
+        ("digits:train", "digits"),
+    ] {
+        let args = args(line);
+        let config = Config {
+            data: cvae::DataConfig { source: args.source.clone().unwrap_or("digits".into()), ..Default::default() },
+            ..Config::digits()
+        };
+        assert_eq!(run_name(&args, &config), expected, "{line}");
+    }
+    let mut named = Config::digits();
+    for (source, expected) in [("some/where/my rows.csv.gz", "my-rows"), ("/", "run"), ("../x.npy", "x")] {
+        named.data.source = source.to_owned();
+        assert_eq!(run_name(&args(""), &named), expected);
+    }
+}

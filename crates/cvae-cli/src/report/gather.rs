@@ -1,0 +1,248 @@
+//! From a trained model to what its page shows.
+
+use std::path::Path;
+
+use anyhow::Result;
+use cvae::density::{Density, DensitySpec};
+use cvae::metrics::{self, Pca};
+use cvae::{Autoencoder, Config, Evaluation, LoadedRows, Matrix, Trained};
+use cvae_core::{LayerSpec, ModelSpec};
+use cvae_data::Dataset;
+
+use super::{Codes, Curve, Figure, Form, Reconstructions, Report, Samples};
+use crate::output;
+
+/// Rows shown of each kind.
+const SHOWN_IMAGES: usize = 16;
+const SHOWN_PROFILES: usize = 6;
+/// Points of the scatter.
+const POINTS: usize = 2000;
+/// Training rows at most that the pictured PCA is fitted to; the figures use all.
+const PCA_ROWS: usize = 5000;
+/// Key of the samples shown.
+const SAMPLE_SEED: u64 = 0;
+
+/// A trained model applied to the rows it is tested on.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// `test`, or `train` where no rows are held out.
+    pub(crate) tested_on: &'static str,
+    /// The figures on those rows.
+    pub(crate) figures: Evaluation,
+    reconstructions: Reconstructions,
+    codes: Codes,
+    samples: Samples,
+}
+
+/// Measures a trained model on its test rows.
+///
+/// # Errors
+/// Rows that cannot be encoded or reconstructed.
+pub(crate) fn measure(trained: &Trained, rows: &LoadedRows) -> Result<Outcome> {
+    let model = &trained.model;
+    let (tested_on, data) = match &rows.test {
+        Some(test) => ("test", test),
+        None => ("train", &rows.train),
+    };
+    let figures = cvae::evaluate(model, &rows.train, &without_labels(data)?)?;
+    let form = form(data);
+    let count = if form == Form::Profile { SHOWN_PROFILES } else { SHOWN_IMAGES };
+    let reconstructions = reconstructions(model, &rows.train, data, form, count)?;
+    let samples = Samples { form, width: model.width(), groups: samples(model, count)? };
+    Ok(Outcome { tested_on, figures, reconstructions, codes: scatter(model, data)?, samples })
+}
+
+/// The same rows without labels: the figures that need them are for `cvae eval`.
+fn without_labels(data: &Dataset) -> Result<Dataset> {
+    let plain = Dataset::new(data.name(), data.values().clone(), data.width())?;
+    Ok(match data.image_shape() {
+        Some(shape) => plain.with_image_shape(shape)?,
+        None => plain,
+    })
+}
+
+/// The first rows of `data` beside what the model and PCA make of them.
+fn reconstructions(
+    model: &Autoencoder,
+    train: &Dataset,
+    data: &Dataset,
+    form: Form,
+    count: usize,
+) -> Result<Reconstructions> {
+    let (width, latent, scaling) = (model.width(), model.latent(), model.scaling());
+    let mut originals = Vec::new();
+    data.copy_rows(0..count.min(data.rows()), &mut originals)?;
+    let reconstructed = model.reconstruct(&originals)?;
+    let mut scaled = originals.clone();
+    scaling.apply(&mut scaled)?;
+    let mut pca = scaled.clone();
+    if latent < width {
+        let mut rows = Vec::new();
+        train.copy_rows(0..train.rows().min(PCA_ROWS), &mut rows)?;
+        scaling.apply(&mut rows)?;
+        let fitted = Pca::fit(Matrix::new(&rows, width)?, latent)?;
+        let scores = fitted.transform(Matrix::new(&scaled, width)?)?;
+        pca = fitted.inverse_transform(Matrix::new(&scores, latent)?)?;
+    }
+    scaling.invert(&mut pca)?;
+    let original = Matrix::new(&originals, width)?;
+    let error =
+        |other: &[f32]| -> Result<String> { Ok(output::figure(metrics::mse(original, Matrix::new(other, width)?)?)) };
+    let caption =
+        format!("MSE on these rows: model {}, PCA with {latent} components {}.", error(&reconstructed)?, error(&pca)?);
+    Ok(Reconstructions { form, width, originals, model: reconstructed, pca, caption })
+}
+
+/// The page of a run.
+pub(crate) fn compose(folder: &Path, trained: &Trained, outcome: &Outcome) -> Report {
+    let model = &trained.model;
+    let config = model.config();
+    let name =
+        folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let kernels = model.kernels().into_iter().map(|choice| (choice.op, choice.kernel)).collect();
+    Report {
+        title: name,
+        summary: format!(
+            "{}, {}, trained on {} with {}.",
+            widths(&config.model),
+            config.objective.latent,
+            config.data.source,
+            model.backend()
+        ),
+        figures: figures(trained, outcome),
+        curves: curves(trained),
+        reconstructions: Some(outcome.reconstructions.clone()),
+        codes: Some(outcome.codes.clone()),
+        samples: Some(outcome.samples.clone()),
+        settings: settings(config),
+        kernels,
+    }
+}
+
+/// The configuration in words, in the order to show it.
+pub(crate) fn settings(config: &Config) -> Vec<(String, String)> {
+    let optimizer = &config.optimizer;
+    let none = || "none".to_owned();
+    let rows = [
+        ("data", config.data.source.clone()),
+        ("test rows", config.data.test.clone().unwrap_or_else(|| format!("share {}", config.data.test_fraction))),
+        ("scaling", format!("{:?}", config.data.scaling).to_lowercase()),
+        ("widths", widths(&config.model)),
+        ("activations", activations(&config.model)),
+        ("reconstruction", config.objective.reconstruction.to_string()),
+        ("latent term", config.objective.latent.to_string()),
+        ("decoder L2", config.objective.decoder_l2.to_string()),
+        ("epochs", config.epochs.to_string()),
+        ("batch size", config.batch_size.to_string()),
+        ("optimiser", format!("{:?}", optimizer.algorithm)),
+        ("learning rate", optimizer.learning_rate.to_string()),
+        ("schedule", format!("{:?}", optimizer.schedule)),
+        ("clipping", optimizer.clip_norm.map_or_else(none, |norm| norm.to_string())),
+        ("validation share", config.data.validation_fraction.to_string()),
+        ("patience", config.patience.map_or_else(none, |epochs| epochs.to_string())),
+        ("initialiser", format!("{:?}", config.initializer).to_lowercase()),
+        ("seed", config.seed.to_string()),
+        ("version", config.version.clone()),
+    ];
+    rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// `64-256-8-256-64`: every width from the row to its reconstruction.
+pub(crate) fn widths(spec: &ModelSpec) -> String {
+    let units = spec.encoder.iter().chain(&spec.decoder).map(|layer| match layer {
+        LayerSpec::Dense { units, .. } => units.to_string(),
+    });
+    std::iter::once(spec.width().to_string()).chain(units).collect::<Vec<_>>().join("-")
+}
+
+fn activations(spec: &ModelSpec) -> String {
+    let names = spec.encoder.iter().chain(&spec.decoder).map(|layer| layer.activation().name());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn figures(trained: &Trained, outcome: &Outcome) -> Vec<Figure> {
+    let figures = &outcome.figures;
+    let latent = trained.model.latent();
+    let ratio = match figures.pca_mse > 0.0 {
+        true => {
+            format!("PCA-{latent}: {} ({:.2} of it)", output::figure(figures.pca_mse), figures.mse / figures.pca_mse)
+        }
+        false => "no floor: the code is as wide as the row".to_owned(),
+    };
+    let label = if outcome.tested_on == "test" { "test MSE" } else { "training MSE" };
+    let rank = format!("effective rank {:.1}", figures.effective_rank);
+    let loss = trained.history.last().map_or(f64::NAN, |record| record.loss);
+    let steps = trained.steps as f64 / trained.seconds.max(1e-9);
+    vec![
+        Figure { label, value: output::figure(figures.mse), beside: ratio },
+        Figure {
+            label: "PSNR",
+            value: figures.psnr.map_or("infinite".to_owned(), |psnr| format!("{psnr:.1} dB")),
+            beside: figures.r2.map_or(String::new(), |r2| format!("R² {r2:.3}")),
+        },
+        Figure {
+            label: "training loss",
+            value: output::figure(loss),
+            beside: format!("{} epochs", trained.history.len()),
+        },
+        Figure { label: "active units", value: format!("{} of {latent}", figures.active_units), beside: rank },
+        Figure { label: "latent RMS", value: output::figure(figures.latent_rms), beside: "prior: 1".to_owned() },
+        Figure {
+            label: "training time",
+            value: format!("{:.2} s", trained.seconds),
+            beside: format!("{} steps, {steps:.0} a second", trained.steps),
+        },
+    ]
+}
+
+/// The loss and its terms by epoch; a term that is always zero is left out.
+fn curves(trained: &Trained) -> Vec<Curve> {
+    let course = |name: &str, value: &dyn Fn(&cvae::EpochRecord) -> Option<f64>| Curve {
+        name: name.to_owned(),
+        points: trained.history.iter().filter_map(|r| Some((f64::from(r.epoch), value(r)?))).collect(),
+        is_level: false,
+    };
+    let all = [
+        course("loss", &|record| Some(record.loss)),
+        course("validation loss", &|record| record.validation_loss),
+        course("reconstruction", &|record| Some(record.reconstruction)),
+        course("latent", &|record| Some(record.latent)),
+        course("decoder L2", &|record| Some(record.decoder_l2)),
+    ];
+    all.into_iter().filter(|curve| curve.points.iter().any(|point| point.1 != 0.0)).collect()
+}
+
+fn form(data: &Dataset) -> Form {
+    match data.image_shape() {
+        Some(shape) if matches!(shape.channels, 1 | 3) => Form::Image(shape),
+        _ => Form::Profile,
+    }
+}
+
+/// The codes of the first rows in their first two principal components.
+fn scatter(model: &Autoencoder, data: &Dataset) -> Result<Codes> {
+    let latent = model.latent();
+    let count = data.rows().min(POINTS);
+    let mut rows = Vec::new();
+    data.copy_rows(0..count, &mut rows)?;
+    let codes = model.encode(&rows)?;
+    let codes = Matrix::new(&codes, latent)?;
+    let components = latent.min(2);
+    let pca = Pca::fit(codes, components)?;
+    let scores = pca.transform(codes)?;
+    let point = |row: &[f32]| (row[0], row.get(1).copied().unwrap_or(0.0));
+    let explained = 100.0 * pca.explained();
+    Ok(Codes {
+        points: scores.chunks_exact(components).map(point).collect(),
+        labels: data.labels().map(|labels| labels[..count].to_vec()),
+        classes: data.class_names().map(<[String]>::to_vec),
+        caption: format!("{count} codes in their first two principal components, {explained:.0} % of their variance."),
+    })
+}
+
+/// Rows from the prior and from each density that was fitted to the training codes.
+fn samples(model: &Autoencoder, count: usize) -> Result<Vec<(String, Vec<f32>)>> {
+    let fitted = model.densities().iter().map(Density::spec);
+    let draw = |spec: DensitySpec| Ok((spec.to_string(), model.sample(count, SAMPLE_SEED, spec)?));
+    std::iter::once(DensitySpec::Prior).chain(fitted).map(draw).collect()
+}
