@@ -8,6 +8,9 @@ use cvae_core::CompileError;
 /// Alignment of every part: a cache line and a 512-bit vector.
 const ALIGN: usize = 64;
 
+/// Size of a huge page; larger allocations are aligned to it and ask for such pages.
+const HUGE_PAGE: usize = 2 * 1024 * 1024;
+
 /// A fixed number of floats at a fixed address, zero at first.
 pub(crate) struct Arena {
     start: NonNull<f32>,
@@ -24,9 +27,17 @@ impl Arena {
     pub(crate) fn new(floats: usize, what: &'static str) -> Result<Self, CompileError> {
         let bytes = floats.max(1).saturating_mul(size_of::<f32>());
         let memory = CompileError::Memory { bytes, what };
-        let Ok(layout) = Layout::from_size_align(bytes, ALIGN) else { return Err(memory) };
+        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGN };
+        let Ok(layout) = Layout::from_size_align(bytes, align) else { return Err(memory) };
         // SAFETY: the size is not zero.
         let start = unsafe { alloc_zeroed(layout) }.cast::<f32>();
+        #[cfg(target_os = "linux")]
+        if bytes >= HUGE_PAGE && !start.is_null() {
+            // Weights stream through the caches once a step, and small pages would miss the TLB all along. A
+            // refusal costs speed alone.
+            // SAFETY: the range is ours; the advice does not change its contents.
+            unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
+        }
         match NonNull::new(start) {
             Some(start) => Ok(Self { start, layout }),
             None => Err(memory),

@@ -332,7 +332,7 @@ impl Executable for CpuExecutable {
     fn write(&mut self, state: State, src: &[f32]) -> Result<(), RunError> {
         let expected = self.params.flat_len();
         if state == State::Grads {
-            return Err(RunError::NoGradients);
+            return Err(RunError::ReadOnly);
         }
         if src.len() != expected {
             return Err(RunError::Length { what: "the state", expected, found: src.len() });

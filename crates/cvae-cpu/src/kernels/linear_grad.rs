@@ -39,9 +39,9 @@ unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(q: &WeightGrad, r
         let mut p = q.p;
         let mut left = q.batch;
         for i in 0..MR {
-            S::prefetch(q.w.add((row + i) * width));
-            S::prefetch(q.moments.add((row + i) * 2 * width));
-            S::prefetch(q.moments.add((row + i) * 2 * width + width));
+            S::prefetch(q.w.wrapping_add((row + MR + i) * width));
+            S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width));
+            S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width + width));
         }
         while left > 0 {
             let depth = left.min(width);

@@ -1,4 +1,5 @@
 //! Kernels, generic over the instruction set. Each file stem names the concept, as in every backend.
+#![allow(clippy::needless_range_loop, reason = "plain counted loops over constant bounds keep the tile in registers")]
 
 pub(crate) mod activation;
 pub(crate) mod element;

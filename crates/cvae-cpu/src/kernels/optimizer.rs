@@ -11,9 +11,9 @@ pub(crate) enum Rule {
     Store,
     /// docs/MATH.md, "Optimisers".
     Adam {
-        beta1: f32,
+        /// `1 − β₁`.
         rest1: f32,
-        beta2: f32,
+        /// `1 − β₂`.
         rest2: f32,
         step_size: f32,
         inv_sqrt_correction: f32,
@@ -28,9 +28,7 @@ impl From<Update> for Rule {
     fn from(update: Update) -> Self {
         match update {
             Update::Adam { beta1, beta2, eps, step_size, inv_sqrt_correction, keep } => Self::Adam {
-                beta1: beta1 as f32,
                 rest1: (1.0 - beta1) as f32,
-                beta2: beta2 as f32,
                 rest2: (1.0 - beta2) as f32,
                 step_size: step_size as f32,
                 inv_sqrt_correction: inv_sqrt_correction as f32,
@@ -61,14 +59,17 @@ pub(crate) unsafe fn update_vector<S: Simd>(
     unsafe {
         match *rule {
             Rule::Store => S::store(grad, g),
-            Rule::Adam { beta1, rest1, beta2, rest2, step_size, inv_sqrt_correction, eps, keep } => {
-                let m1 = S::fma(S::splat(beta1), S::load(m), S::mul(S::splat(rest1), g));
-                let v1 = S::fma(S::mul(S::splat(rest2), g), g, S::mul(S::splat(beta2), S::load(v)));
+            Rule::Adam { rest1, rest2, step_size, inv_sqrt_correction, eps, keep } => {
+                let (m0, v0) = (S::load(m), S::load(v));
+                // `m + (1 − β₁)(g − m)` and `v + (1 − β₂)(g² − v)`: one rounding less and one product fewer
+                // than the textbook form.
+                let m1 = S::fma(S::splat(rest1), S::sub(g, m0), m0);
+                let v1 = S::fma(S::splat(rest2), S::fms(g, g, v0), v0);
                 let root = S::fma(S::sqrt(v1), S::splat(inv_sqrt_correction), S::splat(eps));
                 let change = S::div(S::mul(S::splat(step_size), m1), root);
                 S::store(m, m1);
                 S::store(v, v1);
-                S::store(w, S::sub(S::mul(S::splat(keep), S::load(w)), change));
+                S::store(w, S::fms(S::splat(keep), S::load(w), change));
             }
             Rule::Sgd { momentum, learning_rate } => {
                 let m1 = S::fma(S::splat(momentum), S::load(m), g);

@@ -70,6 +70,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn fms(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: see the impl.
+        unsafe { _mm256_fmsub_ps(a, b, c) }
+    }
+
+    #[inline(always)]
     unsafe fn fnma(a: __m256, b: __m256, c: __m256) -> __m256 {
         // SAFETY: see the impl.
         unsafe { _mm256_fnmadd_ps(a, b, c) }

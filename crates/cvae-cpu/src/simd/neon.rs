@@ -74,6 +74,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn fms(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: see the impl.
+        unsafe { vnegq_f32(vfmsq_f32(c, a, b)) }
+    }
+
+    #[inline(always)]
     unsafe fn fnma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
         // SAFETY: see the impl.
         unsafe { vfmsq_f32(c, a, b) }

@@ -66,6 +66,11 @@ impl<const N: usize, const TILE: usize> Simd for Portable<N, TILE> {
     }
 
     #[inline(always)]
+    unsafe fn fms(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i] - c[i])
+    }
+
+    #[inline(always)]
     unsafe fn fnma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         std::array::from_fn(|i| c[i] - a[i] * b[i])
     }
