@@ -139,7 +139,7 @@ impl Executable for CandleExecutable {
     fn write(&mut self, state: State, src: &[f32]) -> Result<(), RunError> {
         self.check_len(src.len())?;
         if state == State::Grads {
-            return Err(RunError::NoGradients);
+            return Err(RunError::ReadOnly);
         }
         for (index, param) in self.plan.params.params().iter().enumerate() {
             let tensor = Tensor::from_slice(&src[param.range()], param.shape.as_slice(), &Device::Cpu)
@@ -151,7 +151,7 @@ impl Executable for CandleExecutable {
                 }
                 State::Moment1 => self.moments.first[index] = tensor,
                 State::Moment2 => self.moments.second[index] = tensor,
-                State::Grads => return Err(RunError::NoGradients),
+                State::Grads => return Err(RunError::ReadOnly),
             }
         }
         Ok(())
@@ -206,14 +206,7 @@ impl Executable for CandleExecutable {
     }
 
     fn infer_f64(&mut self, entry: Entry, input: &[f32], out: &mut [f64]) -> Result<(), RunError> {
-        let (from, to) = entry.widths(&self.plan);
-        let rows = input.len() / from;
-        if rows == 0 || input.len() != rows * from {
-            return Err(RunError::Length { what: "the input", expected: rows.max(1) * from, found: input.len() });
-        }
-        if out.len() != rows * to {
-            return Err(RunError::Length { what: "the output", expected: rows * to, found: out.len() });
-        }
+        entry.check(&self.plan, input, out)?;
         Ok(self.infer_as(entry, input, out).map_err(self.failed("inference"))?)
     }
 

@@ -1,0 +1,84 @@
+//! Generated specifications: what no table thought of.
+
+use cvae_core::{Activation, Entry, LayerSpec, ModelSpec, Objective, OptimizerSpec, Reconstruction, Shape};
+use cvae_reference::ReferenceBackend;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::case::Case;
+use crate::check::Check;
+use crate::checks::{gradients, steps, values};
+use crate::failure::{Failure, Score, Verdict};
+use crate::sweep::{LATENT_TERMS, RECONSTRUCTIONS};
+use crate::target::Target;
+
+/// Checks, each over [`CASES`] specifications from a seed of its own.
+const SEEDS: u8 = 8;
+/// Specifications of one check.
+const CASES: u64 = 6;
+
+/// Adds `generated::*`.
+pub(crate) fn add(all: &mut Vec<Check>) {
+    for seed in 0..SEEDS {
+        all.push(Check::new(format!("generated::models::seed{seed}"), move |target| models(target, seed)));
+    }
+}
+
+/// Layers of different widths and activations, anything at the ends, any objective, any number of rows.
+fn strategy() -> impl Strategy<Value = (ModelSpec, Objective, usize)> {
+    let layer = || (1..40usize, prop::sample::select(Activation::ALL.to_vec()));
+    let stack = || prop::collection::vec(layer(), 0..3);
+    let objective = (
+        prop::sample::select(RECONSTRUCTIONS.to_vec()),
+        prop::sample::select(LATENT_TERMS.to_vec()),
+        prop::sample::select(vec![0.0, 0.1]),
+    );
+    (1..50usize, stack(), layer(), stack(), prop::sample::select(Activation::ALL.to_vec()), objective, 1..40usize)
+        .prop_map(|(width, encoder, code, decoder, output, (reconstruction, latent, decoder_l2), rows)| {
+            let output = if reconstruction == Reconstruction::Bce { Activation::Sigmoid } else { output };
+            let dense = |(units, activation)| LayerSpec::Dense { units, activation };
+            let spec = ModelSpec {
+                input: Shape::flat(width),
+                encoder: encoder.into_iter().chain([code]).map(dense).collect(),
+                decoder: decoder.into_iter().chain([(width, output)]).map(dense).collect(),
+            };
+            (spec, Objective { reconstruction, latent, decoder_l2 }, rows)
+        })
+}
+
+/// Values, losses, gradients and one step of generated models against the reference.
+fn models(target: &Target<'_>, seed: u8) -> Verdict {
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut worst = Score::EXACT;
+    for index in 0..CASES {
+        let tree = strategy().new_tree(&mut runner).map_err(|reason| Failure::Expectation {
+            expected: "a generated specification".to_owned(),
+            found: reason.to_string(),
+        })?;
+        let (spec, objective, rows) = tree.current();
+        let described = format!("{rows} rows of {spec:?} under {objective:?}");
+        let result = model(target, spec, objective, rows, u64::from(seed) * CASES + index);
+        let score = result.map_err(|failure| Failure::Expectation { expected: described, found: failure.chain() })?;
+        worst = worst.worse(score);
+    }
+    Ok(worst)
+}
+
+fn model(target: &Target<'_>, spec: ModelSpec, objective: Objective, rows: usize, seed: u64) -> Verdict {
+    let optimizer = OptimizerSpec { clip_norm: Some(1.0), ..OptimizerSpec::adamw(1e-2, 0.1) };
+    let case = Case::new("generated", spec, objective, optimizer, rows, 300 + seed)?;
+    let mut worst = values::loss(target, &case)?.worse(gradients::gradients(target, &case)?);
+    for entry in Entry::ALL {
+        worst = worst.worse(values::infer(target, &case, entry)?);
+    }
+    let start = case.start()?;
+    let (mut probe, mut reference) = (case.probe(target.backend)?, case.probe(&ReferenceBackend)?);
+    for probe in [&mut probe, &mut reference] {
+        probe.start(&start)?;
+        probe.train_step(&case.batch())?;
+    }
+    let (found, expected) = (probe.snapshot()?, reference.snapshot()?);
+    Ok(worst.worse(steps::compare(target, &case, &found, &expected)?))
+}
