@@ -47,7 +47,7 @@ class Workload:
     decoder_l2: float
     learning_rate: float
     adam_epsilon: float
-    # A training round runs whole epochs of S and spans of this many steps of F.
+    # Training runs in spans of at most this many steps; a span of S is one epoch.
     steps_per_span: int
 
     @property
@@ -61,6 +61,15 @@ WORKLOADS = {
         "F", (784, 512, 256, 32), (32, 256, 512, 784), "collapsed", 0.0064, 1e-4, 1e-3, 1e-8, 64
     ),
 }
+
+
+def workload(name: str) -> Workload | None:
+    """`S`, `F`, or `W512`: the objective of S with every layer 512 wide, for sweeps over widths."""
+    width = name.removeprefix("W")
+    if width != name and width.isdecimal() and int(width) > 0:
+        layers = (int(width),) * 3
+        return Workload(name, layers, layers, "mse_mean", 0.0, 0.0, 1e-3, 1e-7, 8)
+    return WORKLOADS.get(name)
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,9 @@ class Case:
             raise argparse.ArgumentTypeError(f"{text!r} is not WORKLOAD/MODE/BATCH[/precision]")
         name, mode, batch = parts[:3]
         precision = parts[3] if len(parts) == 4 else "f32"
-        if name not in WORKLOADS:
-            raise argparse.ArgumentTypeError(f"unknown workload {name!r}; known: {', '.join(WORKLOADS)}")
+        described = workload(name)
+        if described is None:
+            raise argparse.ArgumentTypeError(f"unknown workload {name!r}; known: {', '.join(WORKLOADS)}, W<width>")
         if mode not in MODES:
             raise argparse.ArgumentTypeError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
         if precision not in PRECISIONS:
@@ -89,7 +99,7 @@ class Case:
             )
         if not batch.isdecimal() or int(batch) == 0:
             raise argparse.ArgumentTypeError(f"batch {batch!r} is not a positive number")
-        return Case(WORKLOADS[name], mode, int(batch), precision)
+        return Case(described, mode, int(batch), precision)
 
     def __str__(self) -> str:
         suffix = "" if self.precision == "f32" else f"/{self.precision}"
@@ -151,11 +161,11 @@ def fashion_mnist(split: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def load_data(case: Case) -> Data:
-    """S: 1000 rows N(0, 1), or four batches where a batch is longer. F: Fashion-MNIST, or uniform rows."""
+    """S and W: 1000 rows N(0, 1), or four batches where a batch is longer. F: Fashion-MNIST, or uniform rows."""
     rng = np.random.default_rng(1)
-    if case.workload.name == "S":
+    if case.workload.name != "F":
         rows = 1000 if case.batch <= 1000 else 4 * case.batch
-        return Data(rng.standard_normal((rows, 784), np.float32), "synthetic")
+        return Data(rng.standard_normal((rows, case.workload.width), np.float32), "synthetic")
     images = fashion_mnist("train")
     if images is not None and case.batch <= len(images[0]):
         return Data(images[0], "fashion-mnist")
@@ -179,7 +189,7 @@ def initial_parameters(workload: Workload) -> dict[str, list[tuple[np.ndarray, n
 class Batches:
     """Row indices of training spans: shuffled epochs, cut into batches.
 
-    A span of S is one epoch with its short last batch; a span of F is `steps_per_span` whole batches.
+    A span of S is one epoch with its short last batch; any other is up to `steps_per_span` whole batches.
     """
 
     def __init__(self, case: Case, rows: int):
