@@ -28,8 +28,6 @@ struct Layer {
     activation: Activation,
     /// Value that the activation's derivative is computed from.
     saved: ValueId,
-    /// Pre-activation.
-    linear: ValueId,
     output: ValueId,
 }
 
@@ -73,26 +71,27 @@ impl<'a> Builder<'a> {
             output
         };
         let saved = if activation.derivative_from_output() { output } else { linear };
-        Layer { input, weight, bias, activation, saved, linear, output }
+        Layer { input, weight, bias, activation, saved, output }
     }
 
-    fn stack(&mut self, spec: &ModelSpec, part: Part, input: ValueId) -> Vec<Layer> {
+    /// Emits the layers of a part; `logits` leaves out the activation of the last one.
+    fn stack(&mut self, spec: &ModelSpec, part: Part, input: ValueId, logits: bool) -> Vec<Layer> {
         let mut layers: Vec<Layer> = vec![];
         for (index, layer) in spec.layers(part).iter().enumerate() {
+            let last = index + 1 == spec.layers(part).len();
+            let activation = if logits && last { Activation::Identity } else { layer.activation() };
             let input = layers.last().map_or(input, |previous| previous.output);
             let shape = layer.output(&self.graph.values[input.index()]);
-            layers.push(self.dense(&format!("{part}.{}", 2 * index), input, layer.activation(), shape));
+            layers.push(self.dense(&format!("{part}.{}", 2 * index), input, activation, shape));
         }
         layers
     }
 
     /// Backward pass of a stack: from the gradient of its output to that of its input, which is not
     /// computed for the network's own input.
-    fn stack_grad(&mut self, layers: &[Layer], mut grad: ValueId, decay: f64, skip_last_act: bool) -> ValueId {
-        for (index, layer) in layers.iter().enumerate().rev() {
-            if !(skip_last_act && index + 1 == layers.len()) {
-                grad = self.act_grad(layer, grad);
-            }
+    fn stack_grad(&mut self, layers: &[Layer], mut grad: ValueId, decay: f64) -> ValueId {
+        for layer in layers.iter().rev() {
+            grad = self.act_grad(layer, grad);
             let output = (layer.input != self.graph.input).then(|| self.grad_input(layer, grad));
             self.grad_weight(layer, grad, decay);
             grad = output.unwrap_or(grad);
@@ -126,7 +125,7 @@ fn train(spec: &ModelSpec, objective: &Objective, layout: &ParamLayout) -> Graph
     let target = b.graph.input;
 
     // Forward.
-    let encoder = b.stack(spec, Part::Encoder, target);
+    let encoder = b.stack(spec, Part::Encoder, target, false);
     let Some(head) = encoder.last() else { unreachable!("a validated encoder has layers") };
     let code = head.output;
     let sampled = objective.latent.is_variational().then(|| {
@@ -138,12 +137,12 @@ fn train(spec: &ModelSpec, objective: &Objective, layout: &ParamLayout) -> Graph
         (logvar, noise, output)
     });
     let decoder_input = sampled.as_ref().map_or(code, |(_, _, output)| *output);
-    let decoder = b.stack(spec, Part::Decoder, decoder_input);
+    let from_logits = objective.reconstruction == Reconstruction::Bce;
+    let decoder = b.stack(spec, Part::Decoder, decoder_input, from_logits);
     let Some(last) = decoder.last() else { unreachable!("a validated decoder has layers") };
 
     // Loss.
-    let from_logits = objective.reconstruction == Reconstruction::Bce;
-    let prediction = if from_logits { last.linear } else { last.output };
+    let prediction = last.output;
     let grad = b.like(prediction);
     b.push(Op::Reconstruction { kind: objective.reconstruction, prediction, target, grad });
     let decay = objective.decoder_l2;
@@ -154,7 +153,7 @@ fn train(spec: &ModelSpec, objective: &Objective, layout: &ParamLayout) -> Graph
     }
 
     // Backward.
-    let code_grad = b.stack_grad(&decoder, grad, decay, from_logits);
+    let code_grad = b.stack_grad(&decoder, grad, decay);
     match sampled {
         None => {
             let grad = match objective.latent {
@@ -165,7 +164,7 @@ fn train(spec: &ModelSpec, objective: &Objective, layout: &ParamLayout) -> Graph
                 }
                 _ => code_grad,
             };
-            b.stack_grad(&encoder, grad, 0.0, false);
+            b.stack_grad(&encoder, grad, 0.0);
         }
         Some((logvar, noise, _)) => {
             let logvar_grad = b.like(code);
@@ -207,7 +206,7 @@ fn heads_grad(b: &mut Builder<'_>, encoder: &[Layer], logvar: &Layer, mean_grad:
     b.grad_weight(head, mean_grad, 0.0);
     b.grad_weight(logvar, logvar_grad, 0.0);
     if let Some(grad) = trunk_grad {
-        b.stack_grad(trunk, grad, 0.0, false);
+        b.stack_grad(trunk, grad, 0.0);
     }
 }
 
@@ -220,7 +219,7 @@ fn inference(spec: &ModelSpec, layout: &ParamLayout, entry: Entry) -> Graph {
     let mut b = Builder::new(layout, input);
     let mut value = b.graph.input;
     for part in parts {
-        let layers = b.stack(spec, *part, value);
+        let layers = b.stack(spec, *part, value, false);
         value = layers.last().map_or(value, |layer| layer.output);
     }
     b.graph.output = Some(value);

@@ -12,7 +12,7 @@ use crate::spec::{Activation, ModelSpec};
 
 /// How the reconstruction `x'` is compared with the target `x`. Sums run over the features of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reconstruction {
     /// `½ Σ (x' − x)²`: the Gaussian log-likelihood scaled by σ², the default.
     MseSum,
@@ -53,7 +53,7 @@ impl fmt::Display for Reconstruction {
 
 /// What is asked of the code.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Latent {
     /// Nothing: a plain autoencoder.
     None,
@@ -91,6 +91,7 @@ impl fmt::Display for Latent {
 
 /// The objective of training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Objective {
     /// Reconstruction term.
     pub reconstruction: Reconstruction,

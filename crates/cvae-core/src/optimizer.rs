@@ -6,7 +6,7 @@ use crate::error::SpecError;
 
 /// The update rule. Formulas: docs/MATH.md, section "Optimisers".
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Algorithm {
     /// Adam (Kingma & Ba, ICLR 2015).
     Adam {
@@ -37,7 +37,7 @@ pub enum Algorithm {
 
 /// How the learning rate changes with the step, as a factor of the base rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// Always 1.
     Constant,
@@ -59,6 +59,7 @@ pub enum Schedule {
 
 /// Optimiser, schedule and clipping.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OptimizerSpec {
     /// Update rule.
     pub algorithm: Algorithm,

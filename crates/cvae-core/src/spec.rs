@@ -82,7 +82,7 @@ impl FromStr for Activation {
 
 /// One layer of the encoder or the decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LayerSpec {
     /// `act(W·x + b)` with `W` of shape `[units, input]`.
     Dense {
@@ -114,6 +114,7 @@ impl LayerSpec {
 /// The encoder's output is the code `z` (for a variational objective: the posterior mean); the decoder
 /// maps it back to the input's shape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// Shape of one input row.
     pub input: Shape,
