@@ -115,6 +115,7 @@ pub fn all() -> Vec<Check> {
     checks::memory::add(&mut all);
     checks::generated::add(&mut all);
     checks::closed::add(&mut all);
+    checks::golden::add(&mut all);
     all
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod contract;
 pub(crate) mod data;
 pub(crate) mod differences;
 pub(crate) mod generated;
+pub(crate) mod golden;
 pub(crate) mod gradients;
 pub(crate) mod memory;
 pub(crate) mod steps;

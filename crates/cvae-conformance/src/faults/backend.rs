@@ -135,6 +135,7 @@ impl FaultyExecutable {
         self.plant_in_gradients(&mut gradients, rows);
         if self.is(Fault::CrossEntropyFromSigmoid)
             && self.plan.objective.reconstruction == Reconstruction::Bce
+            && !self.plan.objective.latent.is_variational()
             && let BatchRows::Host { values, .. } = batch.rows
         {
             terms[Term::Reconstruction.index()] = self.cross_entropy_from_sigmoid(values, rows)?;
@@ -170,7 +171,7 @@ impl FaultyExecutable {
         self.previous = computed;
     }
 
-    /// The deterministic part of the loss, as `f32` arithmetic on the sigmoid's output has it.
+    /// The loss as `f32` arithmetic on the sigmoid's output has it.
     fn cross_entropy_from_sigmoid(&mut self, values: &[f32], rows: usize) -> Result<f64, RunError> {
         let mut output = vec![0.0f32; values.len()];
         self.inner.infer(Entry::Reconstruct, values, &mut output)?;
