@@ -32,6 +32,12 @@ enum Task {
     Test(tasks::test::Arguments),
     /// Everything a change must pass: format, lints, documentation, other targets, tests.
     Ci,
+    /// Run the conformance suite on every backend and print the matrix.
+    Conformance(tasks::conformance::Arguments),
+    /// Compile the CUDA kernels, or check that the committed image is what their sources give.
+    Kernels(tasks::kernels::Arguments),
+    /// Build the program that checks and times the CUDA backend on a GPU machine, and run it.
+    GpuCheck(tasks::gpu_check::Arguments),
     /// Check the rules of the source tree that the compiler does not know.
     Tidy,
 }
@@ -41,6 +47,9 @@ impl Task {
         match self {
             Self::Test(arguments) => tasks::test::run(workspace, &arguments),
             Self::Ci => tasks::ci::run(workspace),
+            Self::Conformance(arguments) => tasks::conformance::run(workspace, &arguments),
+            Self::Kernels(arguments) => tasks::kernels::run(workspace, &arguments),
+            Self::GpuCheck(arguments) => tasks::gpu_check::run(workspace, &arguments),
             Self::Tidy => tasks::tidy::run(workspace),
         }
     }

@@ -1,5 +1,8 @@
 //! The tasks, one file each.
 
 pub(crate) mod ci;
+pub(crate) mod conformance;
+pub(crate) mod gpu_check;
+pub(crate) mod kernels;
 pub(crate) mod test;
 pub(crate) mod tidy;

@@ -13,7 +13,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("cvae-cpu", &["cvae-core"]),
     ("cvae-cuda", &["cvae-core"]),
     ("cvae-candle", &["cvae-core"]),
-    ("cvae-conformance", &["cvae-core", "cvae-reference"]),
+    ("cvae-conformance", &["cvae-core", "cvae-reference", "cvae-cpu", "cvae-cuda", "cvae-candle"]),
     ("cvae", &["cvae-core", "cvae-cpu", "cvae-cuda", "cvae-candle", "cvae-data", "cvae-reference"]),
     ("xtask", &[]),
 ];

@@ -1,0 +1,17 @@
+//! The conformance suite on every instruction-set level.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cvae_conformance::Subject;
+use cvae_cpu::{CpuBackend, Level};
+
+fn main() -> ExitCode {
+    let subject = |level: Level| match CpuBackend::new(level, 2) {
+        Ok(backend) => {
+            Subject::new(Arc::new(backend)).with_threads(move |threads| Ok(Arc::new(CpuBackend::new(level, threads)?)))
+        }
+        Err(reason) => Subject::unavailable(level.id().as_str(), reason.to_string()),
+    };
+    cvae_conformance::main(Level::ALL.map(subject).into())
+}
