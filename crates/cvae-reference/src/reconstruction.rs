@@ -1,4 +1,4 @@
-//! The reconstruction terms and their gradients (docs/MATH.md, "Reconstruction terms").
+//! The reconstruction terms and their gradients (docs/MATH.md, "Reconstruction").
 
 use cvae_core::Reconstruction;
 
