@@ -3,14 +3,19 @@
 use rayon::prelude::*;
 
 use super::gmm::{Gmm, log_sum_exp};
+use super::kmeans::{nearest, spread_centers};
 use super::{Covariance, DensityError, FitOptions};
 use crate::linalg::{add_transposed_product, cholesky, from_eigen, symmetric_eigen, trace};
-use crate::random::{Purpose, indices, stream, uniform};
+use crate::random::{Purpose, indices, stream};
 
 /// Rows handled at a time.
 const BLOCK_ROWS: usize = 512;
 /// A component that explains fewer codes than this is empty.
 const EMPTY: f64 = 1.0;
+/// Steps of every start before the starts are compared.
+const START_ITERATIONS: usize = 20;
+/// Responsibilities whose logarithm is below this count as zero, which spares most of the work.
+const NEGLIGIBLE: f64 = -32.0;
 
 /// How a fit went.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +40,8 @@ struct Problem<'a> {
     spread: f64,
 }
 
-/// Fits `components` Gaussians to standardised rows: several starts on a subset of the rows, then the
-/// best of them on all rows.
+/// Fits `components` Gaussians to standardised rows: short runs from several starts on a subset of the
+/// rows, then the best of them on all rows until it settles.
 pub(crate) fn fit(
     rows: &[f64],
     latent: usize,
@@ -52,10 +57,11 @@ pub(crate) fn fit(
     chosen.sort_unstable();
     let subset: Vec<f64> = chosen.iter().flat_map(|&row| &rows[row * latent..][..latent]).copied().collect();
     let problem = Problem::new(&subset, latent, shape, options);
+    let short = FitOptions { max_iterations: options.max_iterations.min(START_ITERATIONS), ..options.clone() };
     let mut best: Option<(Gmm, Trace)> = None;
     for restart in 0..options.restarts {
-        let centers = spread_centers(&problem, components, options.seed, restart as u64);
-        let found = problem.iterate(problem.start(&centers)?, options)?;
+        let centers = spread_centers(&subset, latent, components, options.seed, restart as u64);
+        let found = problem.iterate(problem.start(&centers)?, &short)?;
         let better = |best: &(Gmm, Trace)| last(&found.1) > last(&best.1);
         if best.as_ref().is_none_or(better) {
             best = Some(found);
@@ -146,7 +152,10 @@ impl<'a> Problem<'a> {
                 responsibilities.copy_from_slice(&gmm.joint_log_densities(rows));
                 for (joint, log_density) in responsibilities.chunks_exact_mut(components).zip(log_densities) {
                     *log_density = log_sum_exp(joint);
-                    joint.iter_mut().for_each(|value| *value = (*value - *log_density).exp());
+                    for value in joint {
+                        let share = *value - *log_density;
+                        *value = if share > NEGLIGIBLE { share.exp() } else { 0.0 };
+                    }
                 }
             });
         (responsibilities, log_densities)
@@ -167,12 +176,9 @@ impl<'a> Problem<'a> {
             .map(|component| self.component(responsibilities, components, component))
             .collect();
         let mut unlikely: Vec<usize> = Vec::new();
-        for component in 0..components {
-            if parts[component].weight >= EMPTY {
-                continue;
-            }
+        for (component, part) in parts.iter_mut().enumerate().filter(|(_, part)| part.weight < EMPTY) {
             if *moves_left == 0 {
-                parts[component].keep(gmm, component);
+                part.keep(gmm, component);
                 continue;
             }
             *moves_left -= 1;
@@ -181,7 +187,7 @@ impl<'a> Problem<'a> {
                 unlikely.sort_by(|&a, &b| log_densities[b].total_cmp(&log_densities[a]));
             }
             if let Some(row) = unlikely.pop() {
-                parts[component] = self.seeded(row, components);
+                *part = self.seeded(row, components);
             }
         }
         self.assemble(parts)
@@ -200,35 +206,37 @@ impl<'a> Problem<'a> {
 
     /// Weighted count, mean and covariance of one component.
     fn component(&self, responsibilities: &[f64], components: usize, component: usize) -> Component {
-        let weights: Vec<f64> = responsibilities.iter().skip(component).step_by(components).copied().collect();
-        let weight: f64 = weights.iter().sum();
+        let members: Vec<(&[f64], f64)> = self
+            .rows
+            .chunks_exact(self.latent)
+            .zip(responsibilities.iter().skip(component).step_by(components).copied())
+            .filter(|(_, weight)| *weight > 0.0)
+            .collect();
+        let weight: f64 = members.iter().map(|(_, weight)| weight).sum();
         let scale = if weight > 0.0 { weight.recip() } else { 0.0 };
         let mut mean = vec![0.0; self.latent];
-        for (row, weight) in self.rows.chunks_exact(self.latent).zip(&weights) {
-            mean.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
+        for (row, weight) in &members {
+            mean.iter_mut().zip(*row).for_each(|(sum, value)| *sum += weight * value);
         }
         mean.iter_mut().for_each(|value| *value *= scale);
         let mut covariance = vec![0.0; self.covariance_len()];
-        for (rows, weights) in self.rows.chunks(BLOCK_ROWS * self.latent).zip(weights.chunks(BLOCK_ROWS)) {
-            match self.shape {
-                Covariance::Full => {
-                    let scaled: Vec<f64> = rows
-                        .chunks_exact(self.latent)
-                        .zip(weights)
-                        .filter(|(_, weight)| **weight > 0.0)
-                        .flat_map(|(row, weight)| {
-                            let root = weight.sqrt();
-                            row.iter().zip(&mean).map(move |(value, mean)| root * (value - mean))
-                        })
-                        .collect();
+        match self.shape {
+            Covariance::Full => {
+                let mut scaled = Vec::with_capacity(BLOCK_ROWS * self.latent);
+                for members in members.chunks(BLOCK_ROWS) {
+                    scaled.clear();
+                    for (row, weight) in members {
+                        let root = weight.sqrt();
+                        scaled.extend(row.iter().zip(&mean).map(|(value, mean)| root * (value - mean)));
+                    }
                     let scaled = (scaled.as_slice(), self.latent);
                     add_transposed_product(scaled, scaled, &mut covariance);
                 }
-                Covariance::Diagonal => {
-                    for (row, weight) in rows.chunks_exact(self.latent).zip(weights) {
-                        for ((sum, value), mean) in covariance.iter_mut().zip(row).zip(&mean) {
-                            *sum += weight * (value - mean) * (value - mean);
-                        }
+            }
+            Covariance::Diagonal => {
+                for (row, weight) in &members {
+                    for ((sum, value), mean) in covariance.iter_mut().zip(*row).zip(&mean) {
+                        *sum += weight * (value - mean) * (value - mean);
                     }
                 }
             }
@@ -303,45 +311,6 @@ pub(crate) fn floored(mut covariance: Vec<f64>, shape: Covariance, latent: usize
     let (mut values, vectors) = symmetric_eigen(covariance, latent)?;
     values.iter_mut().for_each(|value| *value = value.max(floor));
     Some(from_eigen(&values, &vectors, latent))
-}
-
-/// Index of the centre nearest to a row, and the squared distance.
-fn nearest(row: &[f64], centers: &[f64]) -> (usize, f64) {
-    let mut best = (0, f64::INFINITY);
-    for (index, center) in centers.chunks_exact(row.len()).enumerate() {
-        let distance: f64 = row.iter().zip(center).map(|(a, b)| (a - b) * (a - b)).sum();
-        if distance < best.1 {
-            best = (index, distance);
-        }
-    }
-    best
-}
-
-/// Starting centres by k-means++ (Arthur, Vassilvitskii 2007): each next one is a row drawn with
-/// probability proportional to its squared distance from the nearest centre so far.
-fn spread_centers(problem: &Problem<'_>, components: usize, seed: u64, restart: u64) -> Vec<f64> {
-    let latent = problem.latent;
-    let row = |index: usize| &problem.rows[index * latent..][..latent];
-    let mut rng = stream(seed, Purpose::Starts, restart);
-    let mut centers = row(indices(&mut rng, problem.count(), 1)[0]).to_vec();
-    let mut distances = vec![f64::INFINITY; problem.count()];
-    while centers.len() < components * latent {
-        let newest = &centers[centers.len() - latent..];
-        distances.par_iter_mut().zip(problem.rows.par_chunks(latent)).for_each(|(distance, row)| {
-            *distance = distance.min(nearest(row, newest).1);
-        });
-        let mut left = uniform(&mut rng) * distances.iter().sum::<f64>();
-        let mut chosen = 0;
-        for (index, &distance) in distances.iter().enumerate().filter(|(_, distance)| **distance > 0.0) {
-            chosen = index;
-            left -= distance;
-            if left < 0.0 {
-                break;
-            }
-        }
-        centers.extend_from_slice(row(chosen));
-    }
-    centers
 }
 
 #[cfg(test)]
@@ -474,7 +443,7 @@ mod tests {
             let options =
                 FitOptions { seed, covariance_floor: floor, tolerance: 1e-9, max_iterations: 60, ..FitOptions::default() };
             let problem = Problem::new(&rows, latent, shape, &options);
-            let centers = spread_centers(&problem, components, seed, 0);
+            let centers = spread_centers(&rows, latent, components, seed, 0);
             let (_, trace) = problem.iterate(problem.start(&centers).unwrap(), &options).unwrap();
             for (step, pair) in trace.log_likelihoods.windows(2).enumerate().skip(1) {
                 if !trace.reseeded.contains(&step) {

@@ -9,7 +9,7 @@ use crate::linalg::covariance;
 use crate::random::{Purpose, indices, stream};
 
 /// Numbers of components that an automatic choice tries, in this order.
-const CANDIDATES: [usize; 11] = [1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50];
+const CANDIDATES: [usize; 9] = [1, 2, 3, 5, 7, 10, 15, 20, 30];
 
 /// One number of components that was tried.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,10 +57,11 @@ pub struct Fitted {
 impl Density {
     /// Fits the named density to training codes.
     ///
-    /// `held_out` codes are reported on, and choose the number of components of `gmm:auto`, by the
-    /// largest mean log-likelihood. Where they are missing, `gmm:auto` holds out a share of the codes for
-    /// the choice and fits the chosen number on all. The search stops after two candidates in a row that
-    /// are worse than the best.
+    /// `held_out` codes are reported on, and choose the number of components of `gmm:auto`: the smallest
+    /// whose mean log-likelihood is within two standard errors of the largest. Where they are missing,
+    /// `gmm:auto` holds out a share of the codes for the choice and fits the chosen number on all.
+    /// Candidates, up to 30 components, have one start each; the search stops after two in a row that are
+    /// worse than the best.
     ///
     /// # Errors
     ///
@@ -177,16 +178,19 @@ fn automatic(
         Some(held_out) => held_out,
         None => Matrix::new(&held, width)?,
     };
+    let single = FitOptions { restarts: 1, ..options.clone() };
     let mut candidates: Vec<Candidate> = Vec::new();
-    let (mut best, mut worse) = ((f64::NEG_INFINITY, 1), 0);
+    let mut log_densities: Vec<Vec<f64>> = Vec::new();
+    let (mut best, mut worse) = (0, 0);
     for components in CANDIDATES.into_iter().filter(|&components| 2 * components <= train.rows()) {
-        let tried = mixture(train, shape, components, options)?;
+        let tried = mixture(train, shape, components, &single)?;
         let train_log_likelihood = tried.density.mean_log_prob(train)?;
         let held_out_log_likelihood = tried.density.mean_log_prob(held_out)?;
         let bic = bic(tried.report.parameters, train.rows(), train_log_likelihood);
+        log_densities.push(tried.density.log_prob(held_out)?);
         candidates.push(Candidate { components, train_log_likelihood, held_out_log_likelihood, bic });
-        if held_out_log_likelihood > best.0 {
-            (best, worse) = ((held_out_log_likelihood, components), 0);
+        if held_out_log_likelihood >= candidates[best].held_out_log_likelihood {
+            (best, worse) = (candidates.len() - 1, 0);
         } else {
             worse += 1;
         }
@@ -194,9 +198,23 @@ fn automatic(
             break;
         }
     }
-    let mut fitted = mixture(codes, shape, best.1, options)?;
+    let chosen = log_densities
+        .iter()
+        .position(|values| indistinguishable(values, &log_densities[best]))
+        .map_or(1, |index| candidates[index].components);
+    let mut fitted = mixture(codes, shape, chosen, options)?;
     fitted.report.candidates = candidates;
     Ok(fitted)
+}
+
+/// Whether the mean of `values` falls short of that of `best` by at most two standard errors of their
+/// differences.
+fn indistinguishable(values: &[f64], best: &[f64]) -> bool {
+    let rows = best.len() as f64;
+    let differences = || best.iter().zip(values).map(|(best, value)| best - value);
+    let mean = differences().sum::<f64>() / rows;
+    let variance = differences().map(|difference| (difference - mean).powi(2)).sum::<f64>() / rows;
+    mean <= 2.0 * (variance / rows).sqrt()
 }
 
 fn at_least(needed: usize, rows: usize) -> Result<(), DensityError> {

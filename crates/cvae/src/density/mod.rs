@@ -20,6 +20,7 @@ mod error;
 mod fit;
 mod gmm;
 mod interpolate;
+mod kmeans;
 mod options;
 mod spec;
 mod standardize;

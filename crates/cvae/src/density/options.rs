@@ -7,10 +7,10 @@ use super::DensityError;
 pub struct FitOptions {
     /// Chooses starting points and held-out codes.
     pub seed: u64,
-    /// Independent starts; the one of largest likelihood is kept.
+    /// Independent starts of a few steps each; the one of largest likelihood goes on.
     pub restarts: usize,
-    /// Starts, and the candidates of an automatic choice, are fitted on at most this many codes; the
-    /// result is then fitted on all.
+    /// Starts, and the candidates of an automatic choice, see at most this many codes; the result is then
+    /// fitted on all.
     pub start_rows: usize,
     /// Steps after which the iteration stops all the same.
     pub max_iterations: usize,

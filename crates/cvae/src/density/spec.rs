@@ -21,7 +21,7 @@ pub enum Covariance {
 pub enum Components {
     /// This many, at least 1.
     Fixed(usize),
-    /// As many as give the largest log-likelihood of held-out codes.
+    /// As few as explain held-out codes about as well as any number does.
     Auto,
 }
 

@@ -149,28 +149,33 @@ mod tests {
         let distance = |a: &[f32], b: &[f32]| -> f64 {
             a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
         };
-        let radius = |set: &[f32], row: &[f32]| {
-            let mut all: Vec<f64> = set.chunks(width).map(|other| distance(row, other)).collect();
-            all.sort_by(f64::total_cmp);
-            all[k]
+        let balls = |set: &[f32]| -> Vec<(Vec<f32>, f64)> {
+            set.chunks(width)
+                .map(|center| {
+                    let mut all: Vec<f64> = set.chunks(width).map(|other| distance(center, other)).collect();
+                    all.sort_by(f64::total_cmp);
+                    (center.to_vec(), all[k])
+                })
+                .collect()
         };
-        let inside = |set: &[f32], row: &[f32]| {
-            set.chunks(width).filter(|&center| distance(row, center) <= radius(set, center)).count()
+        let inside = |balls: &[(Vec<f32>, f64)], row: &[f32]| {
+            balls.iter().filter(|(center, radius)| distance(row, center) <= *radius).count()
         };
-        let share = |from: &[f32], into: &[f32]| {
+        let (data_balls, sample_balls) = (balls(&data), balls(&samples));
+        let share = |from: &[f32], into: &[(Vec<f32>, f64)]| {
             let rows = from.len() / width;
             from.chunks(width).filter(|row| inside(into, row) > 0).count() as f64 / rows as f64
         };
         let found =
             PrecisionRecall::between(Matrix::new(&data, width).unwrap(), Matrix::new(&samples, width).unwrap(), k)
                 .unwrap();
-        assert_eq!(found.precision, share(&samples, &data));
-        assert_eq!(found.recall, share(&data, &samples));
-        let density: usize = samples.chunks(width).map(|row| inside(&data, row)).sum();
+        assert_eq!(found.precision, share(&samples, &data_balls));
+        assert_eq!(found.recall, share(&data, &sample_balls));
+        let density: usize = samples.chunks(width).map(|row| inside(&data_balls, row)).sum();
         assert_eq!(found.density, density as f64 / (k * 300) as f64);
-        let covered = data
-            .chunks(width)
-            .filter(|row| samples.chunks(width).any(|sample| distance(row, sample) <= radius(&data, row)))
+        let covered = data_balls
+            .iter()
+            .filter(|(center, radius)| samples.chunks(width).any(|sample| distance(center, sample) <= *radius))
             .count();
         assert_eq!(found.coverage, covered as f64 / (data.len() / width) as f64);
     }

@@ -96,7 +96,7 @@ mod tests {
                 let spread = 1.0 + 2.0 * t * variance / c;
                 (-t - t * shift_squared / (c * spread)).exp() * spread.powf(-(width as f64) / 2.0)
             };
-            let (steps, end) = (400_000, 40.0);
+            let (steps, end) = (20_000, 40.0);
             let h = end / steps as f64;
             let inner: f64 = (1..steps).map(|i| if i % 2 == 1 { 4.0 } else { 2.0 } * integrand(i as f64 * h)).sum();
             (integrand(0.0) + inner + integrand(end)) * h / 3.0
@@ -134,7 +134,7 @@ mod tests {
         for width in [1, 3] {
             let found: f64 = (0..8)
                 .map(|seed| {
-                    let codes = normal(seed, 2000, width, 2.0, 0.5);
+                    let codes = normal(seed, 1000, width, 2.0, 0.5);
                     mmd_to_prior(Matrix::new(&codes, width).unwrap(), 100 + seed).unwrap() / 8.0
                 })
                 .sum();
