@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 MODES = ("train", "reconstruct", "encode")
-PRECISIONS = ("f32", "bf16", "int8")
+PRECISIONS = ("f32", "tf32", "bf16", "int8")
 
 
 class CannotRun(Exception):
@@ -57,9 +57,7 @@ class Workload:
 
 WORKLOADS = {
     "S": Workload("S", (784, 100, 784), (784, 100, 784), "mse_mean", 0.0, 0.0, 1e-3, 1e-7, 32),
-    "F": Workload(
-        "F", (784, 512, 256, 32), (32, 256, 512, 784), "collapsed", 0.0064, 1e-4, 1e-3, 1e-8, 64
-    ),
+    "F": Workload("F", (784, 512, 256, 32), (32, 256, 512, 784), "collapsed", 0.0064, 1e-4, 1e-3, 1e-8, 64),
 }
 
 
@@ -94,9 +92,7 @@ class Case:
         if mode not in MODES:
             raise argparse.ArgumentTypeError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
         if precision not in PRECISIONS:
-            raise argparse.ArgumentTypeError(
-                f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}"
-            )
+            raise argparse.ArgumentTypeError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
         if not batch.isdecimal() or int(batch) == 0:
             raise argparse.ArgumentTypeError(f"batch {batch!r} is not a positive number")
         return Case(described, mode, int(batch), precision)
@@ -334,7 +330,7 @@ def prepare_threads() -> int:
     return threads
 
 
-def arguments() -> argparse.Namespace:
+def arguments(variants: tuple[str, ...]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time one peer; one JSON record a case.")
     parser.add_argument(
         "--case", type=Case.parse, action="append", required=True, metavar="WORKLOAD/MODE/BATCH[/precision]"
@@ -347,15 +343,22 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="with one case: report ready, then run one round for each line on standard input",
     )
+    if variants:
+        parser.add_argument("--variant", choices=variants, default=variants[0])
     options = parser.parse_args()
     if options.paced and len(options.case) > 1:
         parser.error("--paced takes exactly one --case")
     return options
 
 
-def main(engine: str, version: Callable[[], str], build: Callable[..., Runner]) -> None:
-    """Run every case asked for. Importing the peer happens inside `version` and `build`."""
-    options = arguments()
+def main(engine: str, version: Callable[[], str], build: Callable[..., Runner], variants: tuple[str, ...] = ()) -> None:
+    """Run every case asked for. Importing the peer happens inside `version` and `build`.
+
+    With `variants`, `--variant` chooses one for `build` and is part of the engine's name.
+    """
+    options = arguments(variants)
+    if variants:
+        engine = f"{engine}-{options.variant}"
     for case in options.case:
         record = {"case": str(case), "engine": engine}
         try:

@@ -30,10 +30,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import philox
 import torch
 from torch import nn
 from torch.nn import functional
+
+import philox
 
 FIXTURES = Path(__file__).resolve().parents[2] / "crates" / "cvae-conformance" / "fixtures"
 STEPS = 3
@@ -73,9 +74,7 @@ OPTIMIZERS = {
         schedule={"kind": "cosine", "steps": 4, "final_factor": 0.1},
         warmup_steps=2,
     ),
-    "sgd": optimizer(
-        {"kind": "sgd", "momentum": 0.9}, 0.02, schedule={"kind": "step", "every": 2, "factor": 0.5}
-    ),
+    "sgd": optimizer({"kind": "sgd", "momentum": 0.9}, 0.02, schedule={"kind": "step", "every": 2, "factor": 0.5}),
     "adam_clipped": adam(0.01, clip_norm=0.05),
     "sgd_clipped": optimizer({"kind": "sgd", "momentum": 0.5}, 0.5, clip_norm=0.05),
 }
@@ -345,9 +344,7 @@ def cases() -> Iterator[Case]:
     collapsed = {"kind": "collapsed", "beta": 0.3}
     variational = {"kind": "variational", "beta": 0.5}
     for name in ACTIVATIONS:
-        yield Case(
-            f"activation_{name}", [6, 5, 3], [3, 5, 6], name, name, sum_of_squares, collapsed, 0.05, rows=4
-        )
+        yield Case(f"activation_{name}", [6, 5, 3], [3, 5, 6], name, name, sum_of_squares, collapsed, 0.05, rows=4)
     narrow = {"hidden": "tanh", "output": "identity", "reconstruction": sum_of_squares, "decoder_l2": 0.05}
     yield Case("shape_row1_latent1", [3, 2, 1], [1, 2, 3], latent=collapsed, rows=1, **narrow)
     yield Case("shape_no_hidden", [5, 2], [2, 5], latent=collapsed, rows=3, **narrow)

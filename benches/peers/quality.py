@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from common import fashion_mnist, positive
 
 WIDTHS = (784, 512, 256, 32)

@@ -1,149 +1,151 @@
-"""PyTorch on a GPU: eager, torch.compile, and the whole step in a CUDA graph, in f32, TF32 and under bf16 autocast.
+"""PyTorch on a GPU: eager, torch.compile, or a whole training step (or call) as one CUDA graph.
 
-One JSON record a case, precision and mode; device time from CUDA events, medians after a warm-up. With `--device cpu`
-the eager and compiled steps run on the CPU, to check this script where there is no GPU; no time is printed then.
+Precision f32 keeps products in full float32, tf32 allows TF32 products, bf16 is autocast.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import statistics
+from collections.abc import Callable
 
-from common import WORKLOADS, Case, CannotRun, initial_parameters, load_data
+from common import Batches, CannotRun, Runner, cycled, inference_inputs, main, prepare_threads
 
-BATCHES = (32, 128, 1024, 4096)
-PRECISIONS = ("f32", "tf32", "bf16")
-MODES = ("eager", "compile", "graph")
-STEPS = 200
-WARM_UP = 3
-REPEATS = 15
+THREADS = prepare_threads()
+VARIANTS = ("eager", "compile", "graph")
 
 
-def precision_context(device: str, precision: str):
+def version() -> str:
     import torch
 
-    torch.backends.cuda.matmul.allow_tf32 = precision != "f32"
-    if precision == "bf16":
-        return torch.autocast(device, torch.bfloat16)
-    return contextlib.nullcontext()
+    return torch.__version__
 
 
-def step_function(case: Case, device: str, precision: str, compiled: bool):
-    """A training step on the rows named by `index`, which is filled in place; returns (step, index, rows)."""
-    import torch
-
-    import torch_model
-
-    rows = torch.from_numpy(load_data(case).rows).to(device)
-    model = torch_model.Autoencoder(initial_parameters(case.workload)).to(device)
-    adam = torch_model.optimizer(case.workload, model)
-    for group in adam.param_groups:
-        group["capturable"] = device == "cuda"
-    loss_of = torch_model.loss_function(case.workload)
-    index = torch.arange(case.batch, device=device) % len(rows)
-
-    def loss_of_rows():
-        with precision_context(device, precision):
-            return loss_of(model, rows.index_select(0, index))
-
-    forward = torch.compile(loss_of_rows, dynamic=False) if compiled else loss_of_rows
-
-    def step():
-        adam.zero_grad(set_to_none=True)
-        loss = forward()
-        loss.backward()
-        adam.step()
-        return loss
-
-    return step, index, rows
-
-
-def captured(step):
-    """The step recorded once as a CUDA graph; the result replays it."""
+def captured(body: Callable[[], None]):
+    """A CUDA graph of one call of `body`, which uses the same tensors every time; runs it three times first."""
     import torch
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(5):
-            step()
+        for _ in range(3):
+            body()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        loss = step()
+        body()
+    return graph
 
-    def replay():
+
+def autocast(case):
+    import torch
+
+    if case.precision == "bf16":
+        return torch.autocast("cuda", torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def build(case, data, parameters, options) -> Runner:
+    import torch
+
+    import torch_model
+
+    if not torch.cuda.is_available():
+        raise CannotRun("PyTorch finds no GPU")
+    if case.precision == "int8":
+        raise CannotRun("measured in f32, tf32 and bf16 only")
+    torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
+    torch._dynamo.reset()
+    model = torch_model.Autoencoder(parameters).cuda()
+    runner = (train if case.mode == "train" else inference)(case, data, model, options.variant)
+    runner.settings.append(torch.cuda.get_device_name())
+    return runner
+
+
+def train(case, data, model, variant: str) -> Runner:
+    import torch
+
+    import torch_model
+
+    rows = torch.from_numpy(data.rows).cuda()
+    loss_of = torch_model.loss_function(case.workload)
+    adam = torch_model.optimizer(case.workload, model, capturable=True)
+    batches = Batches(case, len(rows))
+    total = torch.zeros((), device="cuda")
+
+    def loss_of_rows(index: torch.Tensor) -> torch.Tensor:
+        with autocast(case):
+            return loss_of(model, rows.index_select(0, index))
+
+    if variant == "compile":
+        loss_of_rows = torch.compile(loss_of_rows, dynamic=False)
+
+    def step(index: torch.Tensor) -> None:
+        adam.zero_grad(set_to_none=True)
+        loss = loss_of_rows(index)
+        loss.backward()
+        adam.step()
+        total.add_(loss.detach())
+
+    def graph_of(length: int):
+        """The index tensor that a graph of the step reads, and the graph."""
+        index = torch.arange(length, device="cuda")
+        return index, captured(lambda: step(index))
+
+    graphs = {}
+    if variant == "graph":
+        initial = [p.detach().clone() for p in model.parameters()]
+        graphs = {length: graph_of(length) for length in {case.batch, batches.short} - {0}}
+        # Capturing took steps: back to the initial weights and to an optimiser that has done none.
+        with torch.no_grad():
+            for param, value in zip(model.parameters(), initial, strict=True):
+                param.copy_(value)
+            for state in adam.state.values():
+                for moment in state.values():
+                    moment.zero_()
+
+    def replay(index: torch.Tensor) -> None:
+        held, graph = graphs[len(index)]
+        held.copy_(index)
         graph.replay()
-        return loss
 
-    return replay
-
-
-def measure(step, index, rows, batch: int) -> list[float]:
-    """Microseconds of device time a step, per repetition. Every step sees other rows."""
-    import torch
-
-    starts = torch.randint(0, len(rows), (STEPS,), generator=torch.Generator().manual_seed(3)).tolist()
-    offsets = torch.arange(batch, device="cuda")
-    samples = []
-    for repeat in range(WARM_UP + REPEATS):
-        begin = torch.cuda.Event(enable_timing=True)
-        end = torch.cuda.Event(enable_timing=True)
-        begin.record()
-        for start in starts:
-            torch.remainder(offsets + start, len(rows), out=index)
-            loss = step()
-        end.record()
+    def span() -> int:
+        total.zero_()
+        for index in torch.from_numpy(batches.next()).cuda().split(case.batch):
+            if graphs:
+                replay(index)
+            else:
+                step(index)
         torch.cuda.synchronize()
-        if repeat >= WARM_UP:
-            samples.append(begin.elapsed_time(end) * 1e3 / STEPS)
-    if not torch.isfinite(loss).item():
-        raise CannotRun("the loss is not finite")
-    return samples
+        return batches.steps
+
+    return Runner(span, lambda: total.item() / batches.steps, [variant, "fused Adam", "resident rows"])
 
 
-def run(case: Case, device: str, precision: str, mode: str) -> dict:
+def inference(case, data, model, variant: str) -> Runner:
     import torch
 
-    if mode == "graph" and device != "cuda":
-        raise CannotRun("a CUDA graph needs a GPU")
-    if mode == "compile":
-        torch._dynamo.reset()
-    step, index, rows = step_function(case, device, precision, mode == "compile")
-    if device != "cuda":
-        losses = [step().item() for _ in range(3)]
-        return {"loss_first": losses[0], "loss_last": losses[-1]}
-    samples = measure(captured(step) if mode == "graph" else step, index, rows, case.batch)
-    median = statistics.median(samples)
-    quartiles = statistics.quantiles(samples, n=4)
-    return {
-        "median_us": median,
-        "spread": (quartiles[2] - quartiles[0]) / median,
-        "per_second": 1e6 / median,
-        "device": torch.cuda.get_device_name(),
-    }
+    import torch_model
 
+    inputs = [torch.from_numpy(batch).cuda() for batch in inference_inputs(case, data)]
+    function = torch_model.inference_function(case, model.eval())
+    if variant == "compile":
+        function = torch.compile(function, dynamic=False)
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--batch", type=int, action="append", help="batch size (repeatable)")
-    parser.add_argument("--mode", choices=MODES, action="append", help="mode (repeatable)")
-    options = parser.parse_args()
-    for name in WORKLOADS:
-        for batch in options.batch or BATCHES:
-            case = Case(WORKLOADS[name], "train", batch, "f32")
-            for precision in PRECISIONS:
-                for mode in options.mode or MODES:
-                    record = {"case": str(case), "engine": f"torch-{mode}-{precision}"}
-                    try:
-                        record |= run(case, options.device, precision, mode)
-                    except Exception as error:  # a failure is a row of the table, not a lost run
-                        record["reason"] = f"{type(error).__name__}: {error}".split("\n")[0]
-                    print(json.dumps(record), flush=True)
+    def forward(batch: torch.Tensor) -> None:
+        with torch.no_grad(), autocast(case):
+            function(batch)
+
+    graphs = [captured(lambda batch=batch: forward(batch)) for batch in inputs] if variant == "graph" else []
+
+    def call(turn: int) -> None:
+        if graphs:
+            graphs[turn].replay()
+        else:
+            forward(inputs[turn])
+        torch.cuda.synchronize()
+
+    return Runner(cycled(call, len(inputs)), settings=[variant, "resident rows"])
 
 
 if __name__ == "__main__":
-    main()
+    main("torch-cuda", version, build, VARIANTS)

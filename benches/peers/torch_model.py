@@ -49,14 +49,22 @@ def loss_function(workload: Workload):
     return {"mse_mean": mse_mean, "collapsed": collapsed}[workload.objective]
 
 
-def optimizer(workload: Workload, model: Autoencoder) -> torch.optim.Adam:
-    """Fused Adam; its (coupled) weight decay is the gradient of (lambda/2) ||decoder||^2."""
+def optimizer(workload: Workload, model: Autoencoder, capturable: bool = False) -> torch.optim.Adam:
+    """Fused Adam; its (coupled) weight decay is the gradient of (lambda/2) ||decoder||^2.
+
+    `capturable` keeps its step count on the device, as a CUDA graph needs.
+    """
     groups = [
         {"params": list(model.encoder.parameters()), "weight_decay": 0.0},
         {"params": list(model.decoder.parameters()), "weight_decay": workload.decoder_l2},
     ]
     return torch.optim.Adam(
-        groups, lr=workload.learning_rate, eps=workload.adam_epsilon, betas=(0.9, 0.999), fused=True
+        groups,
+        lr=workload.learning_rate,
+        eps=workload.adam_epsilon,
+        betas=(0.9, 0.999),
+        fused=True,
+        capturable=capturable,
     )
 
 

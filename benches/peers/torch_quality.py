@@ -22,8 +22,9 @@ def main() -> None:
 
     import numpy as np
     import torch
-    import torch_model
     from torch import nn
+
+    import torch_model
 
     torch_model.configure(options.threads)
     torch.manual_seed(options.seed)
