@@ -130,6 +130,9 @@ pub(crate) struct TrainArgs {
     /// Go on with the run in the folder.
     #[arg(long, requires = "out", conflicts_with = "force", help_heading = "Run")]
     pub(crate) resume: bool,
+    /// Seconds between checkpoints, written after an epoch; 0 writes one after every epoch.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, allow_negative_numbers = true, help_heading = "Run")]
+    pub(crate) checkpoint_every: f64,
     /// Replace the run in the folder.
     #[arg(long, requires = "out", help_heading = "Run")]
     pub(crate) force: bool,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use cvae::{Config, LoadedRows, Precision, RunFolder};
+use cvae::{BackendConfig, Config, LoadedRows, Precision, RunFolder};
 use cvae_core::{Activation, Latent, LayerSpec, ModelSpec, Objective, Reconstruction};
 use cvae_data::{LoadOptions, Scaling, Source};
 
@@ -104,7 +104,6 @@ fn training_options(config: &mut Config, args: &TrainArgs) -> Result<()> {
     if let Some(name) = &args.engine.backend {
         config.backend.name.clone_from(name);
     }
-    config.backend.threads = args.engine.threads.or(config.backend.threads);
     if let Some(name) = &args.precision {
         let Some(precision) = Precision::ALL.into_iter().find(|precision| precision.name() == name) else {
             bail!("unknown precision `{name}`; known: {}", Precision::ALL.map(Precision::name).join(", "));
@@ -186,6 +185,12 @@ fn widths(input: usize, layers: &[LayerSpec]) -> Vec<usize> {
 fn default_widths(width: usize) -> [usize; 4] {
     let hidden = width.saturating_mul(4).clamp(32, 512);
     [width, hidden, hidden / 2, (width / 8).clamp(2, 32).min(width)]
+}
+
+/// What to compute on: the configuration's backend, with the threads of the arguments. These are not part of
+/// the configuration, because nothing that is computed depends on them.
+pub(crate) fn backend(args: &TrainArgs, config: &Config) -> BackendConfig {
+    BackendConfig { threads: args.engine.threads.or(config.backend.threads), ..config.backend.clone() }
 }
 
 /// A folder under `runs/` that does not exist yet, claimed by creating it.

@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cvae::{Config, Existing, LoadedRows, RunFolder, Stop, Trained, Trainer, registry};
 use serde::Serialize;
 
@@ -36,7 +37,10 @@ struct Results {
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let (config, rows) = configure::training(args)?;
     rows.train.expect_width(config.model.width())?;
-    let selected = registry::select(&config.backend)?;
+    let selected = registry::select(&configure::backend(args, &config))?;
+    let Ok(checkpoint_every) = Duration::try_from_secs_f64(args.checkpoint_every) else {
+        bail!("--checkpoint-every must be a number of seconds of at least 0, got {}", args.checkpoint_every);
+    };
 
     let existing = match (args.resume, args.force) {
         (true, _) => Existing::Resume,
@@ -51,6 +55,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let trained = Trainer::new(config)
         .backend(Arc::clone(&selected.backend))
         .run_folder(&folder, existing)
+        .checkpoint_every(checkpoint_every)
         .on_progress(|now| {
             progress.show(now);
             ControlFlow::Continue(())

@@ -30,11 +30,13 @@ fn nothing_said_is_the_digits_preset() {
 
 #[test]
 fn flags_override_the_preset() {
-    let config = config("--preset reference --epochs 3 --batch-size 16 --lr 0.5 --seed 9 --backend cpu --threads 1");
+    let line = "--preset reference --epochs 3 --batch-size 16 --lr 0.5 --seed 9 --backend cpu --threads 1";
+    let config = config(line);
     let reference = Config::reference_preset();
     assert_eq!((config.epochs, config.batch_size, config.seed), (3, 16, 9));
     assert_eq!(config.optimizer.learning_rate, 0.5);
-    assert_eq!((config.backend.name.as_str(), config.backend.threads), ("cpu", Some(1)));
+    assert_eq!((config.backend.name.as_str(), config.backend.threads), ("cpu", None));
+    assert_eq!(backend(&args(line), &config).threads, Some(1));
     assert_eq!((config.model, config.objective), (reference.model, reference.objective));
 }
 
@@ -79,7 +81,6 @@ fn what_cannot_be_used_is_named() {
         ("--reconstruction mse", "unknown reconstruction `mse`"),
         ("--epochs 0", "`epochs` must be at least 1"),
         ("--batch-size 0", "`batch_size` must be at least 1"),
-        ("--threads 0", "`backend.threads` must be at least 1"),
         ("--lr 0", "`learning_rate` must be a finite number above 0, got 0"),
         ("--lr nan", "`learning_rate`"),
         ("--patience 3", "`patience` needs validation rows"),

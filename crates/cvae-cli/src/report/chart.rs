@@ -6,9 +6,9 @@ use super::Curve;
 use super::html::escape;
 use super::scale::{Scale, number};
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 58.0;
+const WIDTH: f64 = 1080.0;
+const HEIGHT: f64 = 340.0;
+const LEFT: f64 = 56.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 40.0;

@@ -19,6 +19,9 @@ const SHOWN_PROFILES: usize = 6;
 const POINTS: usize = 2000;
 /// Training rows at most that the pictured PCA is fitted to; the figures use all.
 const PCA_ROWS: usize = 5000;
+/// Samples shown of each density.
+const SAMPLED_IMAGES: usize = 32;
+const SAMPLED_PROFILES: usize = 8;
 /// Key of the samples shown.
 const SAMPLE_SEED: u64 = 0;
 
@@ -46,9 +49,12 @@ pub(crate) fn measure(trained: &Trained, rows: &LoadedRows) -> Result<Outcome> {
     };
     let figures = cvae::evaluate(model, &rows.train, &without_labels(data)?)?;
     let form = form(data);
-    let count = if form == Form::Profile { SHOWN_PROFILES } else { SHOWN_IMAGES };
-    let reconstructions = reconstructions(model, &rows.train, data, form, count)?;
-    let samples = Samples { form, width: model.width(), groups: samples(model, count)? };
+    let (shown, sampled) = match form {
+        Form::Image(_) => (SHOWN_IMAGES, SAMPLED_IMAGES),
+        Form::Profile => (SHOWN_PROFILES, SAMPLED_PROFILES),
+    };
+    let reconstructions = reconstructions(model, &rows.train, data, form, shown)?;
+    let samples = Samples { form, width: model.width(), groups: samples(model, sampled)? };
     Ok(Outcome { tested_on, figures, reconstructions, codes: scatter(model, data)?, samples })
 }
 

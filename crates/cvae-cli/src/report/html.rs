@@ -88,7 +88,7 @@ fn samples(rows: &Samples) -> String {
             let mut out = String::new();
             for (name, values) in &rows.groups {
                 push(&mut out, format_args!("<h3>{}</h3><div class=\"profiles\">", escape(name)));
-                for row in values.chunks_exact(rows.width.max(1)).take(8) {
+                for row in values.chunks_exact(rows.width.max(1)) {
                     out.push_str(&chart::profile(&[("c0", row)]));
                 }
                 out.push_str("</div>");
