@@ -302,3 +302,18 @@ fn chunks_of_no_rows_are_refused() {
     let error = reader.next_chunk(0, &mut Vec::new()).unwrap_err();
     assert!(matches!(error, DataError::EmptyChunk));
 }
+
+#[test]
+fn formats_left_out_of_this_build_name_their_feature() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().display().to_string();
+    for (text, feature, built_in) in [
+        ("rows.parquet", "parquet", cfg!(feature = "parquet")),
+        (directory.as_str(), "images", cfg!(feature = "images")),
+    ] {
+        let source: Source = text.parse().unwrap();
+        let error = source.load(&LoadOptions::default()).unwrap_err().to_string();
+        let expected = format!("{text}: this build cannot handle it: rebuild with the cargo feature `{feature}`");
+        assert_eq!(error == expected, !built_in, "{error}");
+    }
+}

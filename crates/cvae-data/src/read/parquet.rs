@@ -1,5 +1,6 @@
 //! Apache Parquet: a table in row groups of compressed columns.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use ::parquet::basic::{ConvertedType, LogicalType, Type};
@@ -48,7 +49,8 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<(Meta, Box<dyn 
         return Err(bad_magic(path, "a Parquet", &start));
     }
     let handle = std::fs::File::open(path).map_err(|source| DataError::read(path, source))?;
-    let file = SerializedFileReader::new(handle).map_err(|error| corrupt(path, error))?;
+    let file = contained(path, || SerializedFileReader::new(handle))?;
+    check_ranges(path, &file)?;
     let (columns, names) = columns(path, &file)?;
     if names.is_empty() {
         return Err(DataError::NoColumns { name: path.display().to_string() });
@@ -81,6 +83,21 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<(Meta, Box<dyn 
         left_in_group: 0,
     };
     Ok((meta, Box::new(reader)))
+}
+
+/// Compares where the columns lie, as the file says, with the size of the file: the library relies on it.
+fn check_ranges(path: &Path, file: &SerializedFileReader<std::fs::File>) -> Result<(), DataError> {
+    let metadata = std::fs::metadata(path).map_err(|source| DataError::read(path, source))?;
+    for column in file.metadata().row_groups().iter().flat_map(|g| g.columns()) {
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
+        let end = range.and_then(|(start, length)| start.checked_add(length));
+        if end.is_none_or(|end| end > metadata.len()) {
+            let found = "a column lies outside of the file";
+            return Err(corrupt(path, ParquetError::General(found.to_owned())));
+        }
+    }
+    Ok(())
 }
 
 /// The columns to read and the names of the features.
@@ -156,7 +173,7 @@ impl RowReader for ParquetReader {
             let place = Place { path: &self.path, column: column.index, first_row: self.next_row };
             match column.feature {
                 Some(feature) => {
-                    let cells = numbers(reader, column, rows).map_err(|error| corrupt(&self.path, error))?;
+                    let cells = contained(&self.path, || numbers(reader, column, rows))?;
                     if cells.len() != rows {
                         return Err(short(&self.path));
                     }
@@ -170,7 +187,7 @@ impl RowReader for ParquetReader {
                     }
                 }
                 None => {
-                    let cells = texts(reader, column, rows).map_err(|error| corrupt(&self.path, error))?;
+                    let cells = contained(&self.path, || texts(reader, column, rows))?;
                     if cells.len() != rows {
                         return Err(short(&self.path));
                     }
@@ -190,13 +207,13 @@ impl RowReader for ParquetReader {
 impl ParquetReader {
     /// Starts on the next row group.
     fn open_group(&mut self) -> Result<(), DataError> {
-        let fail = |error| corrupt(&self.path, error);
-        let group = self.file.get_row_group(self.next_group).map_err(fail)?;
+        let (path, file, index) = (&self.path, &self.file, self.next_group);
+        let group = contained(path, || file.get_row_group(index))?;
         let rows = usize::try_from(group.metadata().num_rows());
-        self.left_in_group = rows.map_err(|_| short(&self.path))?;
+        self.left_in_group = rows.map_err(|_| short(path))?;
         self.readers.clear();
         for column in &self.columns {
-            let reader = group.get_column_reader(column.index).map_err(fail)?;
+            let reader = contained(path, || group.get_column_reader(column.index))?;
             self.readers.push(reader);
         }
         self.next_group += 1;
@@ -281,6 +298,18 @@ fn cells<T: DataType, U>(
     }
     let cell = |level: &i16| (*level == column.present).then(|| values.next()).flatten();
     Ok(levels.iter().map(cell).collect())
+}
+
+/// Calls the Parquet library, which answers some contradictions in damaged files with a panic: they are
+/// errors here like all others. A reader that failed is not used again.
+fn contained<T>(path: &Path, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| corrupt(path, error)),
+        Err(_) => {
+            let found = "its pages contradict its structure";
+            Err(corrupt(path, ParquetError::General(found.to_owned())))
+        }
+    }
 }
 
 /// What the Parquet library found wrong.
