@@ -1,12 +1,42 @@
-//! Collapsed variational autoencoders ("C" is for collapsed, never conditional): evaluation, latent
-//! densities and anomaly scores.
+//! Collapsed variational autoencoders ("C" is for collapsed, never conditional): a VAE whose posterior noise
+//! has been removed, so that encoding is deterministic. The literature's name for the same family is
+//! *regularized autoencoder* (Ghosh et al., ICLR 2020). Plain, variational and β-variational autoencoders are
+//! one field of the configuration away.
 //!
+//! ```
+//! use cvae::{Config, Trainer, evaluate};
+//! use cvae_data::LoadOptions;
+//!
+//! let config = Config { epochs: 30, ..Config::digits() };
+//! let rows = config.load_rows(&LoadOptions::default())?;
+//! let trained = Trainer::new(config).fit(&rows.train)?;
+//! let test = rows.test.ok_or("no test rows")?;
+//! let codes = trained.model.encode(&test.to_f32())?;
+//! assert_eq!(codes.len(), test.rows() * trained.model.latent());
+//! let figures = evaluate(&trained.model, &rows.train, &test)?;
+//! assert!(figures.mse < figures.pca_mse, "better than principal components");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - [`Config`] describes a run completely: model, objective, optimiser, data, backend.
+//! - [`Trainer`] trains it, with validation rows, early stopping, callbacks, and a [`RunFolder`] that survives
+//!   being killed at any moment.
+//! - [`Autoencoder`] is the result: encode, decode, reconstruct, score, sample, save, load.
+//! - [`registry`] opens backends by name.
+//! - [`checkpoint`] holds the files of a run.
 //! - [`metrics`]: reconstruction error, the PCA floor, nearest neighbours, latent statistics, distances
-//!   between distributions, ranking quality.
+//!   between distributions, ranking quality; [`evaluate`] computes what a report shows.
 //! - [`density`]: densities fitted to codes after training, which make a deterministic model generative.
 //! - [`scoring`]: anomaly scores, their calibration and conformal thresholds.
 //!
-//! All three take rows as a [`Matrix`], a checked view of row-major `f32` values, and accumulate in `f64`.
+//! Metrics, densities and scores take rows as a [`Matrix`], a checked view of row-major `f32` values, and
+//! accumulate in `f64`.
+//!
+//! # Cargo features
+//! - `cpu` (default): the backend of the CPU's instruction sets.
+//! - `candle`: the candle backends.
+//! - `cuda`: the CUDA backends.
+//! - `reference`: the naive 64-bit backend that defines every operation; for tests.
 #![forbid(unsafe_code)]
 
 mod autoencoder;

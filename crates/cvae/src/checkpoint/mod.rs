@@ -20,3 +20,6 @@ pub use model::Model;
 pub(crate) use state::metrics_lines;
 pub use state::{Best, StateFile, TrainingState};
 pub(crate) use tensors::hex;
+
+#[cfg(test)]
+mod tests;

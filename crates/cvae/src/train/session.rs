@@ -195,6 +195,10 @@ impl Run<'_> {
         Ok(Trained { model, history: self.history, stop, steps, seconds, resumed_epochs, backend_reason })
     }
 
+    fn steps_per_epoch(&self) -> u64 {
+        self.rows.train.len().div_ceil(self.config.batch_size) as u64
+    }
+
     /// Trains on the rows `order`, or returns `None` when a callback ended training within the epoch.
     fn epoch(&mut self, epoch: u32, order: &[u32]) -> Result<Option<EpochRecord>, TrainError> {
         let started = Instant::now();
@@ -264,10 +268,14 @@ impl Run<'_> {
         self.executable.infer(Entry::Encode, &self.sample, &mut codes)?;
         let squares: f64 = codes.iter().map(|code| f64::from(*code).powi(2)).sum();
         let rms = (squares / codes.len() as f64).sqrt();
-        match rms.is_finite() {
-            true => Ok(rms),
-            false => Err(TrainError::Diverged { step: self.executable.step(), epoch: epoch + 1, term: Term::Latent }),
+        if rms.is_finite() {
+            return Ok(rms);
         }
+        // The loss was finite before the last update.
+        let mut params = vec![0.0; self.plan.params.len()];
+        self.executable.read(State::Params, &mut params)?;
+        self.check_finite(&params)?;
+        Err(TrainError::Diverged { step: self.executable.step(), epoch: epoch + 1, term: Term::Latent })
     }
 
     /// Remembers the parameters of the best epoch when early stopping may need them.
@@ -293,14 +301,14 @@ impl Run<'_> {
     }
 
     fn call(&mut self, epoch: u32, loss: f64, rows_per_second: f64, record: Option<&EpochRecord>) -> ControlFlow<()> {
-        let Some(callback) = &mut self.callback else { return ControlFlow::Continue(()) };
         let epochs = self.config.epochs;
-        let per_epoch = self.rows.train.len().div_ceil(self.config.batch_size) as u64;
+        let steps = self.steps_per_epoch() * u64::from(epochs);
+        let Some(callback) = &mut self.callback else { return ControlFlow::Continue(()) };
         callback(&Progress {
             epoch: epoch + 1,
             epochs,
             step: self.executable.step(),
-            steps: per_epoch * u64::from(epochs),
+            steps,
             loss,
             rows_per_second,
             record,
@@ -350,9 +358,10 @@ impl Run<'_> {
     fn check_finite(&self, values: &[f32]) -> Result<(), TrainError> {
         let Some(bad) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
         let parameter = self.plan.params.params().iter().find(|param| param.range().contains(&bad));
+        let step = self.executable.step();
         Err(TrainError::DivergedParameter {
-            step: self.executable.step(),
-            epoch: self.history.len() as u32,
+            step,
+            epoch: step.div_ceil(self.steps_per_epoch()) as u32,
             parameter: parameter.map(|param| param.name.clone()).unwrap_or_default(),
         })
     }
