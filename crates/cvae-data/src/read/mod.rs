@@ -182,7 +182,7 @@ impl ChunkReader {
 
     /// Reads everything that is left into memory.
     pub(crate) fn load(mut self, max_bytes: u64) -> Result<Dataset, DataError> {
-        let row_bytes = self.meta.value_bytes() * self.meta.width as u64;
+        let row_bytes = (self.meta.width as u64).saturating_mul(self.meta.value_bytes());
         if let Some(rows) = self.meta.rows {
             self.check_size(rows, row_bytes, max_bytes)?;
             self.reserve(rows)?;
@@ -240,7 +240,7 @@ impl ChunkReader {
         result.map_err(|_| DataError::TooLarge {
             name: self.name.clone(),
             rows,
-            bytes: rows * self.meta.width as u64 * self.meta.value_bytes(),
+            bytes: rows.saturating_mul(self.meta.width as u64).saturating_mul(self.meta.value_bytes()),
             limit: values as u64,
         })
     }
