@@ -123,10 +123,8 @@ impl Emulator {
         if LIBRARY.get().is_none() {
             // SAFETY: the library is built by this crate; its initialisers touch nothing but its own state.
             let opened = unsafe { Library::open(Some(Self::library()), RTLD_NOW | RTLD_GLOBAL) };
-            let library = opened.map_err(|source| InstallError::Load {
-                path: Self::library().display().to_string(),
-                source,
-            })?;
+            let library =
+                opened.map_err(|source| InstallError::Load { path: Self::library().display().to_string(), source })?;
             // Loading twice gives the same handle, so a race loses nothing.
             let _ = LIBRARY.set(library);
         }

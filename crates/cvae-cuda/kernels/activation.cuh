@@ -15,7 +15,7 @@ DEVICE float normal_cdf(float a) { return 0.5f * erfcf(-a * INV_SQRT_2); }
 
 DEVICE float activate(unsigned activation, float a) {
   switch (activation) {
-  case RELU: return a > 0.f ? a : 0.f;
+  case RELU: return a <= 0.f ? 0.f : a; // NaN stays NaN
   case LEAKY_RELU: return a > 0.f ? a : LEAKY_SLOPE * a;
   case ELU: return a > 0.f ? a : expm1f(a);
   case GELU: return a * normal_cdf(a);

@@ -32,7 +32,8 @@ template <int OUTER, int SLICE, bool DEPTH_MAJOR> struct Operand {
     UNROLL
     for (int piece = thread_index(); piece < LINES * LENGTH / 4; piece += THREADS) {
       const int line = piece / (LENGTH / 4), start = piece % (LENGTH / 4) * 4;
-      const int elements = within(line0 + line, line_limit) ? within4(start0 + start, start_limit) : 0;
+      const bool inside = within(line0 + line, line_limit);
+      const int elements = inside ? within4(start0 + start, start_limit) : 0;
       const float *source = elements ? matrix + (size_t)(line0 + line) * ld + start0 + start : matrix;
       copy_async(slice + line * STRIDE + start, source, elements);
     }

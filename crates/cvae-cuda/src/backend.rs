@@ -126,6 +126,29 @@ impl CudaBackend {
         self.precision
     }
 
+    /// Checks of the conformance suite that do not apply, by the start of their name, and why.
+    pub fn deviations(&self) -> &'static [(&'static str, &'static str)] {
+        match self.precision {
+            Precision::F32 => &[],
+            Precision::Tf32 | Precision::Bf16 => &[(
+                "closed::linear_",
+                "converges to within this precision's rounding, which is beyond the check's limit",
+            )],
+        }
+    }
+
+    /// As [`Backend::compile`], with the type known.
+    pub(crate) fn compile_here(&self, plan: Arc<Plan>) -> Result<CudaExecutable, CompileError> {
+        self.supports(&plan)?;
+        let options = RunOptions {
+            path: self.config.path,
+            steps_per_launch: self.config.steps_per_launch,
+            data_memory: self.config.data_memory,
+        };
+        let executable = CudaExecutable::new(plan, &self.device, &self.kernels, options, self.precision.name());
+        executable.map_err(|fault| fault.compile(&self.device.name))
+    }
+
     /// Whether a training step of `plan` with its full number of rows has enough arithmetic to gain from a GPU.
     pub fn is_worthwhile(plan: &Plan) -> bool {
         let graph = &plan.program.train;
@@ -166,9 +189,7 @@ impl Backend for CudaBackend {
     fn supports(&self, plan: &Plan) -> Result<(), Unsupported> {
         let limit = |what: &'static str, asked: usize| match asked <= i32::MAX as usize {
             true => Ok(()),
-            false => {
-                Err(Unsupported::TooLarge { backend: self.id().to_string(), what, max: i32::MAX as usize, asked })
-            }
+            false => Err(Unsupported::TooLarge { backend: self.id().to_string(), what, max: i32::MAX as usize, asked }),
         };
         let program = &plan.program;
         let widest = |graph: &Graph| graph.values.iter().map(|shape| leading(shape.size())).max().unwrap_or(0);
@@ -178,13 +199,6 @@ impl Backend for CudaBackend {
     }
 
     fn compile(&self, plan: Arc<Plan>) -> Result<Box<dyn Executable>, CompileError> {
-        self.supports(&plan)?;
-        let options = RunOptions {
-            path: self.config.path,
-            steps_per_launch: self.config.steps_per_launch,
-            data_memory: self.config.data_memory,
-        };
-        let executable = CudaExecutable::new(plan, &self.device, &self.kernels, options, self.precision.name());
-        Ok(Box::new(executable.map_err(|fault| fault.compile(&self.device.name))?))
+        Ok(Box::new(self.compile_here(plan)?))
     }
 }

@@ -1,6 +1,6 @@
 //! Data sets: resident in device memory, or kept on the host and streamed when they do not fit.
 
-use cvae_core::{RunError, Rows};
+use cvae_core::{Rows, RunError};
 
 use crate::driver::{Buffer, Driven, Event, Fault, Pinned, Stream};
 

@@ -285,7 +285,8 @@ impl Stream {
     pub(crate) fn download<T: Plain>(&self, buffer: &Buffer<T>, first: usize, values: &mut [T]) -> Driven<()> {
         assert!(first + values.len() <= buffer.len, "a copy within the buffer");
         // SAFETY: the range lies in the buffer, as just checked, and the stream is waited for before returning.
-        unsafe { result::memcpy_dtoh_async(values, buffer.address(first), self.handle) }.named("copying from the GPU")?;
+        unsafe { result::memcpy_dtoh_async(values, buffer.address(first), self.handle) }
+            .named("copying from the GPU")?;
         self.synchronize()
     }
 

@@ -8,7 +8,7 @@ use cvae_core::{
 };
 
 use crate::data::{DataSet, Element, Storage, Windows};
-use crate::driver::{Buffer, Device, Driven, Fault, Stream};
+use crate::driver::{Buffer, Device, Driven, Event, Fault, Stream};
 use crate::launch::{Compiled, Kernels, LaunchPath, Runner};
 use crate::layout::{PaddedLayout, leading};
 use crate::lower::{self, Gradients, TaskSpec};
@@ -121,7 +121,8 @@ impl CudaExecutable {
         let widest = plan.spec.width().max(plan.spec.latent());
 
         let path = options.path.unwrap_or_else(|| choose_path(&train.program, kernels));
-        let path = if kernels.cooperative_blocks == 0 && path == LaunchPath::Cooperative { LaunchPath::Graph } else { path };
+        let path =
+            if kernels.cooperative_blocks == 0 && path == LaunchPath::Cooperative { LaunchPath::Graph } else { path };
         let infer_input = Buffer::new(device, infer_rows * widest, "the rows of an inference")?;
         let epoch_order = Buffer::new(device, 1, "the row order of an epoch")?;
         let (steps, rows, width) = (options.steps_per_launch.max(1), plan.max_rows, plan.spec.width());
@@ -148,6 +149,21 @@ impl CudaExecutable {
             has_gradients: false,
             plan,
         })
+    }
+
+    /// The GPU's name.
+    pub(crate) fn device_name(&self) -> &str {
+        &self.device.name
+    }
+
+    /// An event that tells the time.
+    pub(crate) fn event(&self) -> Driven<Event> {
+        Event::new(&self.device, true)
+    }
+
+    /// Moves the event behind everything issued so far.
+    pub(crate) fn record(&mut self, event: &Event) -> Result<(), RunError> {
+        self.driven(|this| event.record(&this.runner.stream))
     }
 
     /// Runs driver calls with the context current, and names the device in their error.
@@ -366,11 +382,9 @@ fn scalars(update: Update) -> UpdateScalars {
             inv_sqrt_correction: inv_sqrt_correction as f32,
             keep: keep as f32,
         },
-        Update::Sgd { momentum, learning_rate } => UpdateScalars {
-            beta1: momentum as f32,
-            step_size: learning_rate as f32,
-            ..UpdateScalars::default()
-        },
+        Update::Sgd { momentum, learning_rate } => {
+            UpdateScalars { beta1: momentum as f32, step_size: learning_rate as f32, ..UpdateScalars::default() }
+        }
     }
 }
 

@@ -25,7 +25,9 @@ mod lower;
 mod program;
 mod schedule;
 mod task;
+mod timing;
 
 pub use backend::{CudaBackend, CudaConfig, Precision};
 pub use detect::DetectError;
 pub use launch::LaunchPath;
+pub use timing::{Timing, TimingError};

@@ -148,7 +148,13 @@ fn tile_shape(rows: usize, columns: usize) -> TileShape {
 }
 
 /// Lowers `graph`, run with up to `max_rows` rows.
-pub(crate) fn lower(plan: &Plan, layout: &PaddedLayout, graph: &Graph, max_rows: usize, gradients: Gradients) -> Vec<TaskSpec> {
+pub(crate) fn lower(
+    plan: &Plan,
+    layout: &PaddedLayout,
+    graph: &Graph,
+    max_rows: usize,
+    gradients: Gradients,
+) -> Vec<TaskSpec> {
     let mut lowering = Lowering::new(plan, layout, graph, max_rows, gradients);
     let live = live_ops(graph);
     for op in graph.ops.iter().zip(live).filter_map(|(op, live)| live.then_some(op)) {

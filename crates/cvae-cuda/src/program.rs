@@ -78,7 +78,13 @@ pub(crate) struct Program {
 
 impl Program {
     /// Orders the tasks, fills in addresses and copies them to the device.
-    pub(crate) fn new(stream: &Stream, plan: &Plan, specs: &[TaskSpec], state: &ModelState, values: &Values) -> Driven<Self> {
+    pub(crate) fn new(
+        stream: &Stream,
+        plan: &Plan,
+        specs: &[TaskSpec],
+        state: &ModelState,
+        values: &Values,
+    ) -> Driven<Self> {
         let device = &stream.device;
         let phase_of = schedule::phases(specs);
         let mut order: Vec<usize> = (0..specs.len()).collect();
@@ -95,7 +101,8 @@ impl Program {
         let partials = Buffer::<f64>::new(device, partials_len, "partial sums")?;
         let tasks = Buffer::<Task>::new(device, specs.len(), "the tasks")?;
 
-        let binder = Binder { plan, state, values, specs, partials: &partials, first_partial: &first_partial, tiles: &tiles };
+        let binder =
+            Binder { plan, state, values, specs, partials: &partials, first_partial: &first_partial, tiles: &tiles };
         let bound: Vec<Task> = order.iter().map(|index| binder.bind(*index, tasks.address(0))).collect();
         stream.upload(&tasks, 0, &bound)?;
 

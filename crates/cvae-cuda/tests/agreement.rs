@@ -4,9 +4,7 @@
 mod common;
 
 use common::{Turn, agrees, backend, difference, model, plan, rows, start, tolerance, variational};
-use cvae_core::{
-    Activation, Algorithm, Entry, Latent, ModelSpec, Objective, OptimizerSpec, Reconstruction, Schedule,
-};
+use cvae_core::{Activation, Algorithm, Entry, Latent, ModelSpec, Objective, OptimizerSpec, Reconstruction, Schedule};
 use cvae_cuda::{LaunchPath, Precision};
 use cvae_reference::ReferenceBackend;
 

@@ -5,7 +5,8 @@ mod common;
 
 use common::{Turn, agrees, backend, difference, fingerprint, model, plan, read, read_f64, rows, start, tolerance};
 use cvae_core::{
-    Activation, Backend, Batch, CompileError, DataId, Entry, Executable, Objective, OptimizerSpec, Rows, RunError, State,
+    Activation, Backend, Batch, CompileError, DataId, Entry, Executable, Objective, OptimizerSpec, Rows, RunError,
+    State,
 };
 use cvae_cuda::{CudaBackend, CudaConfig, LaunchPath, Precision};
 use cvae_cuda_emu::Options;
@@ -111,7 +112,10 @@ fn ten_thousand_steps_leak_nothing() {
         }
         assert_eq!(executable.step(), 40 * 251);
         let after_all = turn.emulator.statistics();
-        assert_eq!((after_all.device_allocations, after_all.device_bytes), (after_one.device_allocations, after_one.device_bytes));
+        assert_eq!(
+            (after_all.device_allocations, after_all.device_bytes),
+            (after_one.device_allocations, after_one.device_bytes)
+        );
         assert_eq!((after_all.host_allocations, after_all.events), (after_one.host_allocations, after_one.events));
         assert_eq!((after_all.streams, after_all.graphs), (after_one.streams, after_one.graphs));
     }

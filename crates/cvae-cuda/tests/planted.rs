@@ -108,11 +108,13 @@ mod planted {
         let count = |kind| sites.iter().filter(|site| site.kind == kind).count();
         let (blocks, grids) = (count(SiteKind::BlockBarrier), count(SiteKind::GridBarrier));
         let (waits, masks) = (count(SiteKind::AsyncWait), count(SiteKind::Mask));
-        Trial::test("every_kind_of_bug_is_planted", move || match blocks >= 4 && grids >= 1 && waits >= 1 && masks >= 6 {
-            true => Ok(()),
-            false => Err(Failed::from(format!(
-                "{blocks} block barriers, {grids} grid barriers, {waits} waits and {masks} masks were reached"
-            ))),
+        Trial::test("every_kind_of_bug_is_planted", move || {
+            match blocks >= 4 && grids >= 1 && waits >= 1 && masks >= 6 {
+                true => Ok(()),
+                false => Err(Failed::from(format!(
+                    "{blocks} block barriers, {grids} grid barriers, {waits} waits and {masks} masks were reached"
+                ))),
+            }
         })
     }
 }
