@@ -20,6 +20,7 @@
 pub mod backend;
 pub mod error;
 pub mod layout;
+mod listing;
 mod lower;
 pub mod objective;
 pub mod optimizer;
