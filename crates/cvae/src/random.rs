@@ -22,6 +22,8 @@ pub(crate) enum Purpose {
     Starts = 4,
     /// Choosing rows: subsets and held-out parts.
     Rows = 5,
+    /// Noise added to codes.
+    Noise = 6,
 }
 
 /// The generator of one stream.

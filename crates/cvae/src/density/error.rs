@@ -19,7 +19,7 @@ pub enum DensityError {
         found: usize,
     },
     /// The text names no density.
-    #[error("unknown density `{text}`: expected prior, gaussian, gmm:K, gmm:auto, gmm-diag:K or gmm-diag:auto")]
+    #[error("unknown density `{text}`: expected prior, gaussian, gmm:K, gmm:auto, gmm-diag:K, gmm-diag:auto or flow")]
     UnknownSpec {
         /// The text.
         text: String,

@@ -2,11 +2,12 @@
 
 use super::em::{fit as fit_mixture, floored};
 use super::{
-    Components, Covariance, Density, DensityError, DensitySpec, FitOptions, Gmm, Mixture, Model, Standardizer,
+    Components, Covariance, Density, DensityError, DensitySpec, FitOptions, Gmm, Model, Standardized, Standardizer,
+    flow,
 };
 use crate::Matrix;
 use crate::linalg::covariance;
-use crate::random::{Purpose, indices, stream};
+use crate::random::{Purpose, fill_normal, indices, stream};
 
 /// Numbers of components that an automatic choice tries, in this order.
 const CANDIDATES: [usize; 9] = [1, 2, 3, 5, 7, 10, 15, 20, 30];
@@ -35,9 +36,9 @@ pub struct FitReport {
     pub bic: f64,
     /// Number of free parameters.
     pub parameters: usize,
-    /// Steps of expectation maximisation, 0 where none is needed.
+    /// Steps of expectation maximisation or of a flow's training, 0 where none is needed.
     pub iterations: usize,
-    /// Whether the likelihood settled within the allowed steps.
+    /// Whether the likelihood settled before the last of the allowed steps.
     pub converged: bool,
     /// Number of steps at which an empty component was moved.
     pub reseeded: usize,
@@ -87,6 +88,7 @@ impl Density {
             DensitySpec::Gmm { components: Components::Auto, covariance } => {
                 automatic(codes, held_out, covariance, options)?
             }
+            DensitySpec::Flow => flow(codes, held_out, options)?,
         };
         fitted.report.train_log_likelihood = fitted.density.mean_log_prob(codes)?;
         fitted.report.bic = bic(fitted.report.parameters, codes.rows(), fitted.report.train_log_likelihood);
@@ -132,7 +134,7 @@ fn gaussian(codes: Matrix<'_>, options: &FitOptions) -> Result<Fitted, DensityEr
         .ok_or(DensityError::Factorization { component: 0 })?;
     let gmm = Gmm::from_covariances(Covariance::Full, vec![1.0], vec![0.0; latent], &covariance)?;
     let parameters = gmm.parameters();
-    Ok(Fit::without_steps(Density { model: Model::Gaussian(Mixture { standardizer, gmm }) }, parameters))
+    Ok(Fit::without_steps(Density { model: Model::Gaussian(Standardized { standardizer, model: gmm }) }, parameters))
 }
 
 fn mixture(
@@ -146,7 +148,8 @@ fn mixture(
     let rows = standardizer.forward(codes.values());
     let (gmm, trace) = fit_mixture(&rows, codes.width(), shape, components.max(1), options)?;
     let parameters = gmm.parameters();
-    let mut fitted = Fit::without_steps(Density { model: Model::Gmm(Mixture { standardizer, gmm }) }, parameters);
+    let mut fitted =
+        Fit::without_steps(Density { model: Model::Gmm(Standardized { standardizer, model: gmm }) }, parameters);
     fitted.report.iterations = trace.log_likelihoods.len() - 1;
     fitted.report.converged = trace.converged;
     fitted.report.reseeded = trace.reseeded.len();
@@ -160,24 +163,10 @@ fn automatic(
     shape: Covariance,
     options: &FitOptions,
 ) -> Result<Fitted, DensityError> {
-    at_least(4, codes.rows())?;
-    let width = codes.width();
-    let held_rows = match held_out {
-        Some(_) => 0,
-        None => ((codes.rows() as f64 * options.held_out_share).ceil() as usize).clamp(1, codes.rows() - 2),
-    };
-    let order = indices(&mut stream(options.seed, Purpose::Rows, 1), codes.rows(), codes.rows());
-    let (held, kept) = order.split_at(held_rows);
-    let gather = |rows: &[usize]| -> Vec<f32> {
-        rows.iter().flat_map(|&row| &codes.values()[row * width..][..width]).copied().collect()
-    };
-    let train = gather(&kept[..kept.len().min(options.start_rows.max(2))]);
-    let train = Matrix::new(&train, width)?;
-    let held = gather(held);
-    let held_out = match held_out {
-        Some(held_out) => held_out,
-        None => Matrix::new(&held, width)?,
-    };
+    let split = Split::new(codes, held_out.is_some(), options)?;
+    let shown = split.train.len().min(options.start_rows.max(2) * codes.width());
+    let train = Matrix::new(&split.train[..shown], codes.width())?;
+    let held_out = split.held_out(held_out, codes.width())?;
     let single = FitOptions { restarts: 1, ..options.clone() };
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut log_densities: Vec<Vec<f64>> = Vec::new();
@@ -205,6 +194,58 @@ fn automatic(
     let mut fitted = mixture(codes, shape, chosen, options)?;
     fitted.report.candidates = candidates;
     Ok(fitted)
+}
+
+/// Trains a flow on part of the codes and keeps the step that is best for the others.
+fn flow(codes: Matrix<'_>, held_out: Option<Matrix<'_>>, options: &FitOptions) -> Result<Fitted, DensityError> {
+    let split = Split::new(codes, held_out.is_some(), options)?;
+    let held_out = split.held_out(held_out, codes.width())?;
+    let standardizer = Standardizer::fit(codes);
+    let noisy = |codes: &[f32], source: u64| {
+        let mut rows = standardizer.forward(codes);
+        let mut noise = vec![0.0; rows.len()];
+        fill_normal(&mut stream(options.seed, Purpose::Noise, source), &mut noise);
+        rows.iter_mut().zip(noise).for_each(|(value, noise)| *value += options.covariance_floor.sqrt() * noise);
+        rows
+    };
+    let (rows, held_out) = (noisy(&split.train, 0), noisy(held_out.values(), 1));
+    let (flow, steps, settled) = flow::train(&rows, &held_out, codes.width(), options);
+    let parameters = flow.parameters();
+    let model = Model::Flow(Standardized { standardizer, model: flow });
+    let mut fitted = Fit::without_steps(Density { model }, parameters);
+    fitted.report.iterations = steps;
+    fitted.report.converged = settled;
+    Ok(fitted)
+}
+
+/// The codes in random order, without the part held out.
+struct Split {
+    train: Vec<f32>,
+    held_out: Vec<f32>,
+}
+
+impl Split {
+    /// Holds out a share of the codes unless there are held-out codes already.
+    fn new(codes: Matrix<'_>, given: bool, options: &FitOptions) -> Result<Self, DensityError> {
+        at_least(4, codes.rows())?;
+        let width = codes.width();
+        let share = (codes.rows() as f64 * options.held_out_share).ceil() as usize;
+        let held_out = if given { 0 } else { share.clamp(1, codes.rows() - 2) };
+        let order = indices(&mut stream(options.seed, Purpose::Rows, 1), codes.rows(), codes.rows());
+        let (held_out, train) = order.split_at(held_out);
+        let gather = |rows: &[usize]| -> Vec<f32> {
+            rows.iter().flat_map(|&row| &codes.values()[row * width..][..width]).copied().collect()
+        };
+        Ok(Self { train: gather(train), held_out: gather(held_out) })
+    }
+
+    /// The held-out codes given, or else the part held out.
+    fn held_out<'a>(&'a self, given: Option<Matrix<'a>>, width: usize) -> Result<Matrix<'a>, DensityError> {
+        match given {
+            Some(given) => Ok(given),
+            None => Ok(Matrix::new(&self.held_out, width)?),
+        }
+    }
 }
 
 /// Whether the mean of `values` falls short of that of `best` by at most two standard errors of their

@@ -18,6 +18,7 @@
 mod em;
 mod error;
 mod fit;
+mod flow;
 mod gmm;
 mod interpolate;
 mod kmeans;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::DensityError;
 pub use fit::{Candidate, FitReport, Fitted};
+use flow::Flow;
 pub use gmm::Gmm;
 pub use interpolate::{linear, spherical};
 pub use options::FitOptions;
@@ -58,6 +60,7 @@ enum Model {
     Prior { latent: usize },
     Gaussian(Mixture),
     Gmm(Mixture),
+    Flow(Standardized<Flow>),
 }
 
 /// The stored form, before it is checked.
@@ -67,28 +70,32 @@ enum Stored {
     Prior { latent: usize },
     Gaussian(Mixture),
     Gmm(Mixture),
+    Flow(Standardized<Flow>),
 }
 
-/// A mixture over standardised codes.
+/// A model over standardised codes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Mixture {
+struct Standardized<T> {
     standardizer: Standardizer,
-    gmm: Gmm,
+    model: T,
 }
+
+type Mixture = Standardized<Gmm>;
 
 impl TryFrom<Stored> for Model {
     type Error = DensityError;
 
     fn try_from(stored: Stored) -> Result<Self, DensityError> {
-        let same_latent = |mixture: &Mixture| mixture.standardizer.latent() == mixture.gmm.latent();
+        let same_latent = |mixture: &Mixture| mixture.standardizer.latent() == mixture.model.latent();
         match stored {
             Stored::Prior { latent: 0 } => Err(DensityError::Stored("the latent size is zero")),
             Stored::Prior { latent } => Ok(Self::Prior { latent }),
-            Stored::Gaussian(mixture) if same_latent(&mixture) && mixture.gmm.components() == 1 => {
+            Stored::Gaussian(mixture) if same_latent(&mixture) && mixture.model.components() == 1 => {
                 Ok(Self::Gaussian(mixture))
             }
             Stored::Gmm(mixture) if same_latent(&mixture) => Ok(Self::Gmm(mixture)),
-            _ => Err(DensityError::Stored("standardisation and mixture do not match")),
+            Stored::Flow(flow) if flow.standardizer.latent() == flow.model.latent() => Ok(Self::Flow(flow)),
+            _ => Err(DensityError::Stored("standardisation and model do not match")),
         }
     }
 }
@@ -110,7 +117,8 @@ impl Density {
     pub fn latent(&self) -> usize {
         match &self.model {
             Model::Prior { latent } => *latent,
-            Model::Gaussian(mixture) | Model::Gmm(mixture) => mixture.gmm.latent(),
+            Model::Gaussian(mixture) | Model::Gmm(mixture) => mixture.model.latent(),
+            Model::Flow(flow) => flow.model.latent(),
         }
     }
 
@@ -119,18 +127,19 @@ impl Density {
         match &self.model {
             Model::Prior { .. } => DensitySpec::Prior,
             Model::Gaussian(_) => DensitySpec::Gaussian,
+            Model::Flow(_) => DensitySpec::Flow,
             Model::Gmm(mixture) => DensitySpec::Gmm {
-                components: Components::Fixed(mixture.gmm.components()),
-                covariance: mixture.gmm.covariance_shape(),
+                components: Components::Fixed(mixture.model.components()),
+                covariance: mixture.model.covariance_shape(),
             },
         }
     }
 
-    /// The mixture over standardised codes, or `None` for the prior.
+    /// The mixture over standardised codes, or `None` for the prior and for a flow.
     pub fn gmm(&self) -> Option<&Gmm> {
         match &self.model {
-            Model::Prior { .. } => None,
-            Model::Gaussian(mixture) | Model::Gmm(mixture) => Some(&mixture.gmm),
+            Model::Prior { .. } | Model::Flow(_) => None,
+            Model::Gaussian(mixture) | Model::Gmm(mixture) => Some(&mixture.model),
         }
     }
 
@@ -154,9 +163,15 @@ impl Density {
                     block.chunks_exact(latent).map(|row| -0.5 * square(row) - constant).collect()
                 }
                 Model::Gaussian(mixture) | Model::Gmm(mixture) => {
-                    let joint = mixture.gmm.joint_log_densities(&mixture.standardizer.forward(block));
+                    let joint = mixture.model.joint_log_densities(&mixture.standardizer.forward(block));
                     let volume = mixture.standardizer.log_volume();
-                    joint.chunks_exact(mixture.gmm.components()).map(|row| log_sum_exp(row) + volume).collect()
+                    joint.chunks_exact(mixture.model.components()).map(|row| log_sum_exp(row) + volume).collect()
+                }
+                Model::Flow(flow) => {
+                    let mut values = flow.model.log_densities(&flow.standardizer.forward(block));
+                    let volume = flow.standardizer.log_volume();
+                    values.iter_mut().for_each(|value| *value += volume);
+                    values
                 }
             })
             .collect();
@@ -174,7 +189,7 @@ impl Density {
     }
 
     /// Draws `count` codes, `[count, latent]`. `temperature` multiplies the deviation from the mean (of
-    /// the drawn component): 1 samples the density, 0 gives means.
+    /// the drawn component; for a flow, the noise it starts from): 1 samples the density, 0 gives means.
     ///
     /// Row `i` depends on `seed` and `i` alone (ChaCha8 with one stream per row), whatever `count` and
     /// the number of threads.
@@ -197,8 +212,12 @@ impl Density {
                     code.iter_mut().zip(row).for_each(|(code, value)| *code = (temperature * value) as f32);
                 }
                 Model::Gaussian(mixture) | Model::Gmm(mixture) => {
-                    mixture.gmm.sample(&mut rng, temperature, &mut row);
+                    mixture.model.sample(&mut rng, temperature, &mut row);
                     mixture.standardizer.backward(&row, code);
+                }
+                Model::Flow(flow) => {
+                    flow.model.sample(&mut rng, temperature, &mut row);
+                    flow.standardizer.backward(&row, code);
                 }
             }
         });
@@ -210,10 +229,10 @@ impl Density {
 pub(crate) fn log_peak(density: &Density) -> Option<f64> {
     match &density.model {
         Model::Gaussian(mixture) => {
-            let joint = mixture.gmm.joint_log_densities(mixture.gmm.means());
+            let joint = mixture.model.joint_log_densities(mixture.model.means());
             Some(log_sum_exp(&joint) + mixture.standardizer.log_volume())
         }
-        Model::Prior { .. } | Model::Gmm(_) => None,
+        Model::Prior { .. } | Model::Gmm(_) | Model::Flow(_) => None,
     }
 }
 

@@ -25,7 +25,8 @@ pub enum Components {
     Auto,
 }
 
-/// Which density to fit: `prior`, `gaussian`, `gmm:10`, `gmm:auto`, `gmm-diag:10` or `gmm-diag:auto`.
+/// Which density to fit: `prior`, `gaussian`, `gmm:10`, `gmm:auto`, `gmm-diag:10`, `gmm-diag:auto` or
+/// `flow`.
 ///
 /// ```
 /// use cvae::density::{Components, Covariance, DensitySpec};
@@ -48,6 +49,8 @@ pub enum DensitySpec {
         /// Shape of their covariances.
         covariance: Covariance,
     },
+    /// A small normalising flow.
+    Flow,
 }
 
 impl FromStr for DensitySpec {
@@ -62,6 +65,7 @@ impl FromStr for DensitySpec {
         let covariance = match (name, argument) {
             ("prior", None) => return Ok(Self::Prior),
             ("gaussian", None) => return Ok(Self::Gaussian),
+            ("flow", None) => return Ok(Self::Flow),
             ("gmm", Some(_)) => Covariance::Full,
             ("gmm-diag", Some(_)) => Covariance::Diagonal,
             _ => return Err(unknown()),
@@ -83,6 +87,7 @@ impl fmt::Display for DensitySpec {
         let (components, covariance) = match self {
             Self::Prior => return out.write_str("prior"),
             Self::Gaussian => return out.write_str("gaussian"),
+            Self::Flow => return out.write_str("flow"),
             Self::Gmm { components, covariance } => (components, covariance),
         };
         let name = match covariance {
@@ -116,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_spec_reads_back_what_it_prints() {
-        for text in ["prior", "gaussian", "gmm:1", "gmm:10", "gmm:auto", "gmm-diag:3", "gmm-diag:auto"] {
+        for text in ["prior", "gaussian", "gmm:1", "gmm:10", "gmm:auto", "gmm-diag:3", "gmm-diag:auto", "flow"] {
             let spec: DensitySpec = text.parse().unwrap();
             assert_eq!(spec.to_string(), text);
             let json = serde_json::to_string(&spec).unwrap();
@@ -127,7 +132,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_an_error_that_shows_the_text() {
-        for text in ["", "gmm", "gmm:", "gmm:0", "gmm:-1", "gmm:2.5", "prior:1", "gaussian:", "GMM:2", "gmm-full:2"] {
+        for text in
+            ["", "gmm", "gmm:", "gmm:0", "gmm:-1", "gmm:2.5", "prior:1", "flow:2", "gaussian:", "GMM:2", "gmm-full:2"]
+        {
             let error = text.parse::<DensitySpec>().unwrap_err();
             assert_eq!(error, DensityError::UnknownSpec { text: text.to_owned() });
         }
