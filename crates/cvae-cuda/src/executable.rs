@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use cvae_core::{
     Batch, BatchRows, DataId, Entry, Executable, KernelChoice, Losses, NonFinite, Plan, Rows, RunError, State, Term,
-    Update,
 };
 
-use crate::data::{DataSet, Element, Storage, Windows};
+use crate::data::{DataSet, Storage, Windows};
 use crate::driver::{Buffer, Device, Driven, Event, Fault, Stream};
+use crate::inputs::Source;
 use crate::launch::{Compiled, Kernels, LaunchPath, Runner};
 use crate::layout::{PaddedLayout, leading};
 use crate::lower::{self, Gradients, TaskSpec};
 use crate::program::{ModelState, Program, Values};
-use crate::task::{LossState, Step, UpdateScalars};
+use crate::task::{LossState, Step};
 
 /// Fewest rows that inference takes at a time.
 const INFER_ROWS: usize = 256;
@@ -58,26 +58,6 @@ pub(crate) struct CudaExecutable {
     epoch_order: Buffer<u32>,
     step: u64,
     has_gradients: bool,
-}
-
-/// The source of a batch's rows on the device.
-#[derive(Clone, Copy, Default)]
-struct Source {
-    data: u64,
-    order: u64,
-    ids: u64,
-    first_row: u32,
-    bytes: u32,
-    scale: f32,
-}
-
-impl Source {
-    fn element(mut self, element: Element) -> Self {
-        if let Element::U8 { scale } = element {
-            (self.bytes, self.scale) = (1, scale);
-        }
-        self
-    }
 }
 
 impl CudaExecutable {
@@ -174,21 +154,7 @@ impl CudaExecutable {
 
     /// The inputs of the step that follows `ahead` more.
     fn step_inputs(&self, ahead: u64, rows: usize, epoch: u32, source: Source) -> Step {
-        let done = self.step + ahead;
-        Step {
-            data: source.data,
-            order: source.order,
-            ids: source.ids,
-            seed: self.plan.seed,
-            number: done + 1,
-            rows: rows as u32,
-            first_row: source.first_row,
-            epoch,
-            bytes: source.bytes,
-            scale: source.scale,
-            inv_rows: 1.0 / rows as f32,
-            update: scalars(self.plan.optimizer.coefficients(done)),
-        }
+        source.step(&self.plan, self.step + ahead, rows, epoch)
     }
 
     /// The data set `id`.
@@ -367,24 +333,6 @@ fn choose_path(program: &Program, kernels: &Kernels) -> LaunchPath {
     match most <= 4 * kernels.cooperative_blocks {
         true => LaunchPath::Cooperative,
         false => LaunchPath::Graph,
-    }
-}
-
-fn scalars(update: Update) -> UpdateScalars {
-    match update {
-        Update::Adam { beta1, beta2, eps, step_size, inv_sqrt_correction, keep } => UpdateScalars {
-            beta1: beta1 as f32,
-            one_minus_beta1: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            one_minus_beta2: (1.0 - beta2) as f32,
-            eps: eps as f32,
-            step_size: step_size as f32,
-            inv_sqrt_correction: inv_sqrt_correction as f32,
-            keep: keep as f32,
-        },
-        Update::Sgd { momentum, learning_rate } => {
-            UpdateScalars { beta1: momentum as f32, step_size: learning_rate as f32, ..UpdateScalars::default() }
-        }
     }
 }
 
