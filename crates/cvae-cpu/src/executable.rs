@@ -337,6 +337,7 @@ impl Executable for CpuExecutable {
         if src.len() != expected {
             return Err(RunError::Length { what: "the state", expected, found: src.len() });
         }
+        self.params.clear(state);
         self.params.for_each(state, |index, element| *element = src[index]);
         Ok(())
     }

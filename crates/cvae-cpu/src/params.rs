@@ -115,6 +115,26 @@ impl Params {
         self.flat_len
     }
 
+    /// Zeroes the parameters or one of the moments, the unused lanes of the last panels included: what a
+    /// diverged run left there would otherwise reach the global norm of the gradients.
+    pub(crate) fn clear(&mut self, state: State) {
+        let width = self.width;
+        for slot in &self.slots {
+            for panel in 0..slot.panels {
+                for row in 0..slot.rows {
+                    let start = match state {
+                        State::Params => self.w.at(slot.row(panel, row, width)),
+                        State::Moment1 => self.moments.at(slot.moment_row(panel, row, width)),
+                        State::Moment2 => self.moments.at(slot.moment_row(panel, row, width) + width),
+                        State::Grads => return,
+                    };
+                    // SAFETY: the slot reserves `width` floats per row, and `&mut self` excludes others.
+                    unsafe { std::slice::from_raw_parts_mut(start, width) }.fill(0.0);
+                }
+            }
+        }
+    }
+
     /// Calls `f(flat index, element)` for every element of a state; false if the state does not exist.
     pub(crate) fn for_each(&mut self, state: State, mut f: impl FnMut(usize, &mut f32)) -> bool {
         let width = self.width;
