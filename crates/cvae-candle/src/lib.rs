@@ -20,6 +20,22 @@
 //! - `relu` and `abs` have gradient 1 at exactly 0, and `relu` turns a NaN into 0. `candle-f64` follows the
 //!   definitions of this project; `candle-f32` keeps candle's operations, and the conformance matrix says so
 //!   ([`CandleBackend::deviations`]).
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use cvae_candle::{CandleBackend, Precision};
+//! use cvae_core::{Activation, Backend, Batch, Initializer, ModelSpec, Objective, OptimizerSpec, Plan, State};
+//!
+//! let spec = ModelSpec::mlp(&[4, 3, 2], Activation::Tanh, Activation::Identity)?;
+//! let plan = Arc::new(Plan::new(spec, Objective::default(), OptimizerSpec::adam(1e-2), 42, 2)?);
+//! let mut oracle = CandleBackend::new(Precision::F64).compile(Arc::clone(&plan))?;
+//! oracle.write(State::Params, &plan.params.initial(Initializer::Torch, 42))?;
+//! oracle.gradients(&Batch::host(&[0.1, 0.4, 0.2, 0.9, 0.8, 0.0, 0.3, 0.5]))?;
+//! let mut gradients = vec![0.0; plan.params.len()];
+//! oracle.read_f64(State::Grads, &mut gradients)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod activation;

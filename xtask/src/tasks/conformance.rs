@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::workspace::Workspace;
 
 /// Backends with a feature of their own in the runner: the start of their ids, and the feature.
-const FEATURES: [(&str, &str); 2] = [("cpu-", "cpu"), ("candle-", "candle")];
+const FEATURES: [(&str, &str); 3] = [("cpu-", "cpu"), ("candle-", "candle"), ("cuda-", "cuda")];
 
 /// Arguments of the task.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn only_the_backends_named_are_compiled() {
-        assert_eq!(arguments(&[]).features(), ["runner", "cpu", "candle"]);
+        assert_eq!(arguments(&[]).features(), ["runner", "cpu", "candle", "cuda"]);
         assert_eq!(arguments(&["cpu-avx2", "reference"]).features(), ["runner", "cpu"]);
         assert_eq!(arguments(&["reference"]).features(), ["runner"]);
         assert_eq!(Arguments { self_test: true, ..Arguments::default() }.features(), ["runner"]);

@@ -150,3 +150,15 @@ pub(crate) fn shared_case() -> Result<Arc<Case>, Failure> {
         found: "a specification that core rejects".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_activation_and_combination_has_its_cases() {
+        assert_eq!(activation_cases().len(), 3 * Activation::ALL.len());
+        assert_eq!(term_cases().len(), RECONSTRUCTIONS.len() * LATENT_TERMS.len() * DECODER_L2.len());
+        assert!(shared_case().is_ok());
+    }
+}
