@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -318,7 +319,8 @@ fn a_full_disk_is_a_failure_and_leaves_nothing_half_written() {
         Err(error) => Some(error.to_string()),
     };
     if let Some(refusal) = refusal {
-        println!("skipped: no small file system can be mounted here: {refusal}");
+        // Past the capture of output, so that the skip is seen.
+        writeln!(std::io::stderr(), "skipped: no small file system can be mounted here: {refusal}").unwrap();
         return;
     }
     let _unmount = Unmount(&disk);

@@ -6,8 +6,8 @@ use anyhow::Result;
 use cvae::density::{Density, DensitySpec};
 use cvae::metrics::{self, Pca};
 use cvae::{Autoencoder, Config, Evaluation, LoadedRows, Matrix, Trained};
-use cvae_core::{LayerSpec, ModelSpec};
-use cvae_data::Dataset;
+use cvae_core::{Algorithm, LayerSpec, ModelSpec, Schedule};
+use cvae_data::{Dataset, Source};
 
 use super::{Codes, Curve, Figure, Form, Reconstructions, Report, Samples};
 use crate::output;
@@ -131,7 +131,7 @@ pub(crate) fn settings(config: &Config) -> Vec<(String, String)> {
     let none = || "none".to_owned();
     let rows = [
         ("data", config.data.source.clone()),
-        ("test rows", config.data.test.clone().unwrap_or_else(|| format!("share {}", config.data.test_fraction))),
+        ("test rows", test_rows(config)),
         ("scaling", format!("{:?}", config.data.scaling).to_lowercase()),
         ("widths", widths(&config.model)),
         ("activations", activations(&config.model)),
@@ -140,9 +140,10 @@ pub(crate) fn settings(config: &Config) -> Vec<(String, String)> {
         ("decoder L2", config.objective.decoder_l2.to_string()),
         ("epochs", config.epochs.to_string()),
         ("batch size", config.batch_size.to_string()),
-        ("optimiser", format!("{:?}", optimizer.algorithm)),
+        ("optimiser", algorithm(optimizer.algorithm)),
         ("learning rate", optimizer.learning_rate.to_string()),
-        ("schedule", format!("{:?}", optimizer.schedule)),
+        ("schedule", schedule(optimizer.schedule)),
+        ("warm-up steps", optimizer.warmup_steps.to_string()),
         ("clipping", optimizer.clip_norm.map_or_else(none, |norm| norm.to_string())),
         ("validation share", config.data.validation_fraction.to_string()),
         ("patience", config.patience.map_or_else(none, |epochs| epochs.to_string())),
@@ -151,6 +152,37 @@ pub(crate) fn settings(config: &Config) -> Vec<(String, String)> {
         ("version", config.version.clone()),
     ];
     rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Where the test rows come from.
+fn test_rows(config: &Config) -> String {
+    let published = || config.data.source.parse::<Source>().ok()?.test_part();
+    match (&config.data.test, config.data.test_fraction) {
+        (Some(test), _) => test.clone(),
+        (None, share) => match published() {
+            Some(test) => test.to_string(),
+            None if share == 0.0 => "none".to_owned(),
+            None => format!("a share of {share}"),
+        },
+    }
+}
+
+fn algorithm(algorithm: Algorithm) -> String {
+    match algorithm {
+        Algorithm::Adam { beta1, beta2, eps } => format!("adam(beta1={beta1}, beta2={beta2}, eps={eps})"),
+        Algorithm::AdamW { beta1, beta2, eps, weight_decay } => {
+            format!("adam_w(beta1={beta1}, beta2={beta2}, eps={eps}, weight_decay={weight_decay})")
+        }
+        Algorithm::Sgd { momentum } => format!("sgd(momentum={momentum})"),
+    }
+}
+
+fn schedule(schedule: Schedule) -> String {
+    match schedule {
+        Schedule::Constant => "constant".to_owned(),
+        Schedule::Cosine { steps, final_factor } => format!("cosine(steps={steps}, final_factor={final_factor})"),
+        Schedule::Step { every, factor } => format!("step(every={every}, factor={factor})"),
+    }
 }
 
 /// `64-256-8-256-64`: every width from the row to its reconstruction.
