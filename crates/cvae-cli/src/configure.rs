@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use cvae::{BackendConfig, Config, LoadedRows, Precision, RunFolder};
-use cvae_core::{Activation, Latent, LayerSpec, ModelSpec, Objective, Reconstruction};
+use cvae_core::{Activation, Latent, LayerSpec, ModelSpec, Objective, Reconstruction, Schedule};
 use cvae_data::{LoadOptions, Scaling, Source};
 
 use crate::args::{TrainArgs, Widths};
@@ -15,6 +15,8 @@ const OBJECTIVES: [&str; 3] = ["collapsed", "ae", "vae"];
 const RECONSTRUCTIONS: [&str; 5] = ["mse_sum", "mse_mean", "bce", "l1", "huber"];
 /// Where Huber's loss turns from quadratic to linear when nothing else is said.
 const HUBER_DELTA: f64 = 1.0;
+/// Share of the learning rate that the default schedule ends at.
+const FINAL_FACTOR: f64 = 0.02;
 
 /// The configuration that the arguments describe, and the rows it names.
 ///
@@ -38,9 +40,19 @@ pub(crate) fn training(args: &TrainArgs) -> Result<(Config, LoadedRows)> {
         let widths = default_widths(rows.train.width());
         config.model = ModelSpec::mlp(&widths, Activation::Relu, Activation::Identity)?;
     }
+    if base.is_none() {
+        config.optimizer.schedule = default_schedule(&config, rows.train.rows());
+    }
     config.model = model(&config.model, args)?;
     config.validate()?;
     Ok((config, rows))
+}
+
+/// A cosine descent over the whole training: it ends at a lower error than any constant rate.
+fn default_schedule(config: &Config, rows: usize) -> Schedule {
+    let kept = rows as f64 * (1.0 - config.data.validation_fraction);
+    let steps = (kept / config.batch_size.max(1) as f64).ceil() * config.epochs as f64;
+    Schedule::Cosine { steps: (steps as u64).max(1), final_factor: FINAL_FACTOR }
 }
 
 /// The configuration to start from, if the arguments name one.

@@ -55,6 +55,13 @@ impl Level {
         Self::ALL.into_iter().rev().find(|level| level.available()).unwrap_or(Self::Scalar)
     }
 
+    /// Runs a block of independent multiply-adds in registers and returns its floating-point operations, two
+    /// per multiply-add; 0 if the level is not available. Timed, it gives one thread's arithmetic peak.
+    pub fn multiply_adds(self) -> u64 {
+        // SAFETY: `kernels` is given only where the processor has the level.
+        self.kernels().map_or(0, |kernels| unsafe { (kernels.multiply_adds)() })
+    }
+
     /// The level's kernels, if the processor can run them.
     fn kernels(self) -> Option<&'static Kernels> {
         match self {

@@ -113,10 +113,9 @@ impl Inference {
         pool.run(&|thread| {
             let io = io.get();
             if divide {
-                let barrier = Barrier::new(0);
                 let member = Member { thread: 0, threads: 1 };
                 let arena = alone.at(thread * stride);
-                let worker = Worker { kernels, schedule: &schedules.alone, params, arena, barrier: &barrier, member };
+                let worker = Worker { kernels, schedule: &schedules.alone, params, arena, barrier, member };
                 let share = part(rows.div_ceil(kernels.panel()), Member { thread, threads });
                 let mut first = share.start * kernels.panel();
                 let end = (share.end * kernels.panel()).min(rows);

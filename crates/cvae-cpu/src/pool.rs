@@ -4,15 +4,25 @@
 //! locks or starts a thread. More threads than cores make progress because waiting yields the core.
 
 use std::cell::UnsafeCell;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use cvae_core::CompileError;
 
-/// Spins before a waiting thread yields its core, and yields before an idle worker parks.
+/// Spins before a waiting thread yields its core where every thread has one.
 const SPINS: u32 = 4096;
+/// The same where threads share cores, so that the one waited for can run.
+const SPINS_SHARED: u32 = 16;
+/// Yields before an idle worker parks.
 const YIELDS: u32 = 64;
+
+/// Spins that suit a number of threads.
+fn spins_for(threads: usize) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    if threads <= cores { SPINS } else { SPINS_SHARED }
+}
 
 /// A counter on a cache line of its own.
 #[repr(align(128))]
@@ -29,6 +39,7 @@ struct Shared {
     job: UnsafeCell<Option<Job>>,
     stop: AtomicBool,
     panicked: AtomicBool,
+    spins: u32,
 }
 
 // SAFETY: `job` is written only while no worker runs, before `generation` is released, and read only after
@@ -52,6 +63,7 @@ impl Pool {
             job: UnsafeCell::new(None),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
+            spins: spins_for(threads),
         });
         let mut pool = Self { shared, workers: Vec::with_capacity(threads.saturating_sub(1)) };
         for thread in 1..threads {
@@ -93,7 +105,7 @@ impl Pool {
             fn drop(&mut self) {
                 let mut spins = 0;
                 while self.0.running.0.load(Ordering::Acquire) != 0 {
-                    relax(&mut spins);
+                    relax(&mut spins, self.0.spins);
                 }
             }
         }
@@ -121,8 +133,8 @@ fn work(shared: &Shared, thread: usize) {
     loop {
         let mut spins = 0;
         while shared.generation.0.load(Ordering::Acquire) == done {
-            if spins < SPINS + YIELDS {
-                relax(&mut spins);
+            if spins < shared.spins + YIELDS {
+                relax(&mut spins, shared.spins);
             } else {
                 std::thread::park();
             }
@@ -145,9 +157,9 @@ fn work(shared: &Shared, thread: usize) {
 }
 
 /// One turn of waiting: a pause, then a yield.
-fn relax(spins: &mut u32) {
+fn relax(spins: &mut u32, limit: u32) {
     *spins = spins.saturating_add(1);
-    if *spins < SPINS {
+    if *spins < limit {
         std::hint::spin_loop();
     } else {
         std::thread::yield_now();
@@ -160,6 +172,7 @@ fn relax(spins: &mut u32) {
 /// arrived n times.
 pub(crate) struct Barrier {
     arrived: Vec<Padded>,
+    spins: u32,
 }
 
 /// A thread's place in the sequence of barriers.
@@ -172,7 +185,7 @@ pub(crate) struct Turn {
 impl Barrier {
     /// A barrier for `threads` threads.
     pub(crate) fn new(threads: usize) -> Self {
-        Self { arrived: (0..threads).map(|_| Padded::default()).collect() }
+        Self { arrived: (0..threads).map(|_| Padded::default()).collect(), spins: spins_for(threads) }
     }
 
     /// Where a thread stands at the start of a job; all threads agree then.
@@ -193,7 +206,7 @@ impl Barrier {
         for counter in &self.arrived {
             let mut spins = 0;
             while counter.0.load(Ordering::Acquire) < turn.waited {
-                relax(&mut spins);
+                relax(&mut spins, self.spins);
             }
         }
     }

@@ -9,5 +9,6 @@ pub(crate) mod linear;
 pub(crate) mod linear_grad;
 pub(crate) mod math;
 pub(crate) mod optimizer;
+pub(crate) mod peak;
 pub(crate) mod reconstruction;
 pub(crate) mod table;

@@ -21,6 +21,7 @@ pub(crate) struct Kernels {
     pub(crate) batch_major: unsafe fn(&BatchMajor),
     pub(crate) apply: unsafe fn(&Apply),
     pub(crate) square_sum: unsafe fn(*const f32, usize) -> f64,
+    pub(crate) multiply_adds: unsafe fn() -> u64,
 }
 
 impl Kernels {
@@ -36,7 +37,7 @@ macro_rules! level {
         $(#[$cfg])*
         pub(crate) mod $name {
             use super::*;
-            use crate::kernels::{element, gather, linear, linear_grad, optimizer};
+            use crate::kernels::{element, gather, linear, linear_grad, optimizer, peak};
 
             macro_rules! entry {
                 ($kernel:ident, $path:path, ($d($arg:ident: $ty:ty),*) $d(-> $ret:ty)?) => {
@@ -61,6 +62,8 @@ macro_rules! level {
             entry!(apply, optimizer::apply::<$simd>, (q: &Apply));
             entry!(square_sum, optimizer::square_sum::<$simd>, (p: *const f32, count: usize) -> f64);
 
+            entry!(multiply_adds, peak::multiply_adds::<$simd>, () -> u64);
+
             /// The table.
             pub(crate) static KERNELS: Kernels = Kernels {
                 lanes: <$simd as Simd>::LANES,
@@ -74,6 +77,7 @@ macro_rules! level {
                 batch_major,
                 apply,
                 square_sum,
+                multiply_adds,
             };
         }
     };

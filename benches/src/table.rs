@@ -1,0 +1,93 @@
+//! Records as Markdown tables.
+
+use std::fmt::Write;
+
+use crate::record::{Machine, Record};
+
+/// One table of a case's records, fastest first; rows without figures say why.
+pub fn case_table(records: &[&Record]) -> String {
+    let mut sorted = records.to_vec();
+    sorted.sort_by(|a, b| a.median_us.unwrap_or(f64::MAX).total_cmp(&b.median_us.unwrap_or(f64::MAX)));
+    let mut text = String::from(
+        "| engine | median µs | spread | per second | × best peer | of peak | peak MiB |\n|---|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for record in sorted {
+        let line = match (record.median_us, &record.reason) {
+            (Some(median), _) => format!(
+                "| {} | {} | {} | {} | {} | {} | {} |\n",
+                record.engine,
+                micros(median),
+                percent(record.spread),
+                rate(record.per_second),
+                record.ratio_to_best_peer.map_or("–".to_owned(), |ratio| format!("{ratio:.2}")),
+                percent(record.of_peak),
+                record.peak_memory_mib.map_or("–".to_owned(), |mib| format!("{mib:.0}")),
+            ),
+            (None, reason) => {
+                format!("| {} | {} | | | | | |\n", record.engine, reason.as_deref().unwrap_or("no figures"))
+            }
+        };
+        text += &line;
+    }
+    text
+}
+
+/// A sentence about the machine.
+pub fn machine_line(machine: &Machine) -> String {
+    let mut text = format!("{}, {} cores", machine.cpu, machine.cores);
+    if !machine.features.is_empty() {
+        let _ = write!(text, " ({})", machine.features.join(", "));
+    }
+    let peaks = machine.peaks;
+    let _ = write!(
+        text,
+        "; measured beside: {:.0} GFLOP/s of f32 multiply-adds ({:.0} on one thread), {:.1} GB/s from memory, {:.0} ns \
+         between cores; {}, commit {}{}",
+        peaks.gflops,
+        peaks.gflops_one,
+        peaks.memory_gbs,
+        peaks.ping_pong_ns,
+        machine.date,
+        machine.commit,
+        if machine.modified { " with changes" } else { "" }
+    );
+    text
+}
+
+fn micros(value: f64) -> String {
+    match value {
+        value if value < 100.0 => format!("{value:.1}"),
+        value => format!("{value:.0}"),
+    }
+}
+
+fn rate(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |value| if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") })
+}
+
+fn percent(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |value| format!("{:.0} %", value * 100.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_reasons_shown() {
+        let timed = |engine: &str, median: f64| Record {
+            engine: engine.to_owned(),
+            median_us: Some(median),
+            spread: Some(0.04),
+            per_second: Some(1e6 / median),
+            ..Record::default()
+        };
+        let missing = Record { engine: "jax".into(), reason: Some("not installed".into()), ..Record::default() };
+        let (slow, fast) = (timed("slow", 2000.0), timed("fast", 12.34));
+        let table = case_table(&[&missing, &slow, &fast]);
+        let lines: Vec<&str> = table.lines().skip(2).collect();
+        assert_eq!(lines[0], "| fast | 12.3 | 4 % | 81037 | – | – | – |");
+        assert_eq!(lines[1], "| slow | 2000 | 4 % | 500 | – | – | – |");
+        assert_eq!(lines[2], "| jax | not installed | | | | | |");
+    }
+}
