@@ -34,6 +34,10 @@ enum Task {
     Ci,
     /// Run the conformance suite on every backend and print the matrix.
     Conformance(tasks::conformance::Arguments),
+    /// Measure speed beside the peers, or compare two record files.
+    Bench(tasks::bench::Arguments),
+    /// Write the generated tables and pictures of the documentation.
+    Report(tasks::report::Arguments),
     /// Compile the CUDA kernels, or check that the committed image is what their sources give.
     Kernels(tasks::kernels::Arguments),
     /// Build the program that checks and times the CUDA backend on a GPU machine, and run it.
@@ -48,6 +52,8 @@ impl Task {
             Self::Test(arguments) => tasks::test::run(workspace, &arguments),
             Self::Ci => tasks::ci::run(workspace),
             Self::Conformance(arguments) => tasks::conformance::run(workspace, &arguments),
+            Self::Bench(arguments) => tasks::bench::run(workspace, &arguments),
+            Self::Report(arguments) => tasks::report::run(workspace, &arguments),
             Self::Kernels(arguments) => tasks::kernels::run(workspace, &arguments),
             Self::GpuCheck(arguments) => tasks::gpu_check::run(workspace, &arguments),
             Self::Tidy => tasks::tidy::run(workspace),
