@@ -35,7 +35,7 @@ impl Measure {
             let scale = magnitude(expected).max(FLOOR * overall).max(f64::from(f32::MIN_POSITIVE));
             let (index, error) = worst_difference(found, expected);
             let ulps = error / (scale * self.epsilon * (self.reduction.max(1) as f64).sqrt());
-            if !(ulps <= LIMIT_ULPS) {
+            if ulps.is_nan() || ulps > LIMIT_ULPS {
                 return Err(Failure::Tolerance {
                     what: format!("{what} {name}"),
                     error: ulps,

@@ -29,7 +29,7 @@ pub(crate) fn add(all: &mut Vec<Check>) {
         let name = format!("term::{}", case.name);
         all.push(Check::new(name, move |target| Ok(values::loss(target, case)?.worse(gradients(target, case)?))));
     }
-    all.push(Check::new("grad::clamp::log_variance_beyond_its_bounds", |target| clamp(target)));
+    all.push(Check::new("grad::clamp::log_variance_beyond_its_bounds", clamp));
     for kind in [Reconstruction::MseSum, Reconstruction::L1] {
         all.push(Check::new(format!("grad::kink::relu_{}", kind.name()), move |target| kink(target, kind)));
     }
