@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use cvae::{BackendConfig, Config, LoadedRows, Precision, RunFolder};
-use cvae_core::{Activation, Latent, LayerSpec, ModelSpec, Objective, Reconstruction, Schedule};
+use cvae_core::{Activation, Initializer, Latent, LayerSpec, ModelSpec, Objective, Reconstruction, Schedule};
 use cvae_data::{LoadOptions, Scaling, Source};
 
 use crate::args::{TrainArgs, Widths};
@@ -15,6 +15,8 @@ const OBJECTIVES: [&str; 3] = ["collapsed", "ae", "vae"];
 const RECONSTRUCTIONS: [&str; 5] = ["mse_sum", "mse_mean", "bce", "l1", "huber"];
 /// Where Huber's loss turns from quadratic to linear when nothing else is said.
 const HUBER_DELTA: f64 = 1.0;
+/// Learning rate where neither the arguments nor a configuration give one.
+const LEARNING_RATE: f64 = 2e-3;
 /// Share of the learning rate that the default schedule ends at.
 const FINAL_FACTOR: f64 = 0.02;
 
@@ -41,6 +43,8 @@ pub(crate) fn training(args: &TrainArgs) -> Result<(Config, LoadedRows)> {
         config.model = ModelSpec::mlp(&widths, Activation::Relu, Activation::Identity)?;
     }
     if base.is_none() {
+        config.initializer = Initializer::Glorot;
+        config.optimizer.learning_rate = args.lr.unwrap_or(LEARNING_RATE);
         config.optimizer.schedule = default_schedule(&config, rows.train.rows());
     }
     config.model = model(&config.model, args)?;
