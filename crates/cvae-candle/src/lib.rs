@@ -8,7 +8,7 @@
 //! - **`candle-f32`** is the baseline a candle user knows: `candle_nn::Linear`, candle's own activations, and
 //!   the tensor operations of `candle_nn::AdamW`.
 //!
-//! Both take their parameters from [`Executable::write`](cvae_core::Executable::write) and their noise from
+//! Both take their parameters from [`Executable::write`] and their noise from
 //! [`cvae_core::Noise`]; candle's generators, which cannot be seeded on a CPU, are not used.
 //!
 //! What one should know about candle:
