@@ -37,7 +37,7 @@ struct Results {
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let (config, rows) = configure::training(args)?;
     rows.train.expect_width(config.model.width())?;
-    let selected = registry::select(&configure::backend(args, &config))?;
+    let selected = registry::select_for(&configure::backend(args, &config), &config.plan()?)?;
     let Ok(checkpoint_every) = Duration::try_from_secs_f64(args.checkpoint_every) else {
         bail!("--checkpoint-every must be a number of seconds of at least 0, got {}", args.checkpoint_every);
     };

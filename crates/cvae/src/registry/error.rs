@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::{FAMILIES, IDS};
 
 /// A backend that cannot be opened.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RegistryError {
     /// No backend has that name.
@@ -26,6 +26,16 @@ pub enum RegistryError {
     /// The machine cannot run it.
     #[error(transparent)]
     Unavailable(Unsupported),
+    /// The machine has no device for it, or one that cannot be used.
+    #[error("{id} cannot be used")]
+    Device {
+        /// The backend's id.
+        id: &'static str,
+        /// Whether there is no such device at all.
+        absent: bool,
+        /// What the backend says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Nothing that the name stands for is in this build and on this machine.
     #[error("no `{name}` backend is part of this build and available on this machine")]
     NoneAvailable {

@@ -2,7 +2,7 @@
 //!
 //! | name | backend |
 //! |---|---|
-//! | `auto` | the fastest available |
+//! | `auto` | the fastest available: a CPU's, or a GPU's where [`select_for`] finds the work large enough |
 //! | `cpu` | the widest instruction set of this machine: `cpu-avx512`, `cpu-avx2`, `cpu-neon` or `cpu-scalar` |
 //! | `cuda` | the CUDA backend of the precision asked for |
 //! | `candle` | `candle-f32` |
@@ -21,7 +21,7 @@ mod error;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use cvae_core::{Backend, Unsupported};
+use cvae_core::{Backend, Plan, Unsupported};
 use serde::Serialize;
 
 use crate::config::{BackendConfig, Precision};
@@ -79,12 +79,25 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_DEFAULT_THREADS)
 }
 
-/// Opens the backend that a configuration asks for.
+/// Opens the backend that a configuration asks for. `auto` stays on the CPU: [`select_for`] knows the work.
 ///
 /// # Errors
 /// A name that is none of [`FAMILIES`] and [`IDS`], a backend that is not part of this build or not
 /// available on this machine, or a precision that it does not have.
 pub fn select(config: &BackendConfig) -> Result<Selected, RegistryError> {
+    choose(config, None)
+}
+
+/// As [`select`], for training `plan`: `auto` takes a GPU where there is one, if a step of the plan has work enough to
+/// gain from it. Where there is a GPU, [`Selected::reason`] says why it is used or is not.
+///
+/// # Errors
+/// As [`select`].
+pub fn select_for(config: &BackendConfig, plan: &Plan) -> Result<Selected, RegistryError> {
+    choose(config, Some(plan))
+}
+
+fn choose(config: &BackendConfig, plan: Option<&Plan>) -> Result<Selected, RegistryError> {
     let threads = config.threads.unwrap_or_else(default_threads);
     if threads == 0 {
         return Err(RegistryError::NoThreads);
@@ -110,12 +123,25 @@ pub fn select(config: &BackendConfig) -> Result<Selected, RegistryError> {
             return Ok(Selected { backend: open(id, threads)?, reason });
         }
     };
+    let gpu = match plan.filter(|_| name == "auto") {
+        Some(plan) => consider_gpu(plan),
+        None => Gpu::Unused { why: None },
+    };
+    let why = match gpu {
+        Gpu::Used(selected) => return Ok(selected),
+        Gpu::Unused { why } => why,
+    };
     let mut refusals = vec![];
     for id in candidates {
         match open(id, threads) {
-            Ok(backend) => return Ok(Selected { backend, reason: reason(name, id, &refusals) }),
+            Ok(backend) => {
+                let reason = reason(name, id, &refusals).into_iter().chain(why).collect::<Vec<_>>().join("; ");
+                return Ok(Selected { backend, reason });
+            }
             Err(
-                error @ (RegistryError::NotBuilt { .. } | RegistryError::Unavailable(Unsupported::Unavailable { .. })),
+                error @ (RegistryError::NotBuilt { .. }
+                | RegistryError::Device { .. }
+                | RegistryError::Unavailable(Unsupported::Unavailable { .. })),
             ) => refusals.push(error),
             Err(error) => return Err(error),
         }
@@ -126,10 +152,62 @@ pub fn select(config: &BackendConfig) -> Result<Selected, RegistryError> {
     }
 }
 
+/// What `auto` makes of the GPU.
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a build without CUDA uses no GPU"))]
+enum Gpu {
+    Used(Selected),
+    /// `why` is empty where there is no GPU.
+    Unused {
+        why: Option<String>,
+    },
+}
+
+/// Takes the GPU for training `plan`, or says why it does not.
+#[cfg(feature = "cuda")]
+fn consider_gpu(plan: &Plan) -> Gpu {
+    use cvae_cuda::CudaBackend;
+
+    let id = "cuda-f32";
+    let refused = |error: RegistryError| match error {
+        RegistryError::Device { absent: true, .. } => Gpu::Unused { why: None },
+        error => Gpu::Unused { why: Some(sentence(&error)) },
+    };
+    if !CudaBackend::is_worthwhile(plan) {
+        return match CudaBackend::detect() {
+            Ok(device) => {
+                let why = format!("a training step is too small to gain from the GPU ({})", device.name);
+                Gpu::Unused { why: Some(why) }
+            }
+            Err(error) => refused(cuda_error(id, error)),
+        };
+    }
+    let opened = open_cuda(id).and_then(|backend| Ok(backend.supports(plan).map(|()| backend)?));
+    match opened {
+        Ok(backend) => {
+            let reason = "there is a GPU, and a training step is large enough to gain from it".to_owned();
+            Gpu::Used(Selected { backend, reason })
+        }
+        Err(error) => refused(error),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn consider_gpu(_plan: &Plan) -> Gpu {
+    Gpu::Unused { why: None }
+}
+
+/// The error with its causes, in one line.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    std::iter::once(error).chain(causes).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Every known backend, with its device or the reason why it cannot be used.
 pub fn list(threads: usize) -> Vec<BackendStatus> {
     let status = |id| match open(id, threads) {
         Ok(backend) => BackendStatus { id, available: true, detail: describe(&backend.device()) },
+        // The id stands beside it already.
+        Err(RegistryError::Device { source, .. }) => BackendStatus { id, available: false, detail: sentence(&*source) },
         Err(error) => BackendStatus { id, available: false, detail: error.to_string() },
     };
     IDS.into_iter().map(status).collect()
@@ -149,11 +227,14 @@ fn describe(device: &cvae_core::DeviceInfo) -> String {
     text
 }
 
-fn reason(name: &str, id: &str, refusals: &[RegistryError]) -> String {
+/// Why `id` was chosen under the name `name`, and what is not there that would have come first.
+fn reason(name: &str, id: &str, refusals: &[RegistryError]) -> Vec<String> {
+    if name == "auto" && id.starts_with("candle") {
+        return vec!["no CPU backend is part of this build".to_owned()];
+    }
     match refusals.iter().find(|refusal| matches!(refusal, RegistryError::Unavailable(_))) {
-        _ if id.starts_with("candle") && name == "auto" => "no CPU backend is part of this build".to_owned(),
-        Some(refusal) => format!("the fastest available; {refusal}"),
-        None => "the fastest of its kind".to_owned(),
+        Some(refusal) => vec!["the fastest available".to_owned(), refusal.to_string()],
+        None => vec!["the fastest of its kind".to_owned()],
     }
 }
 
@@ -166,6 +247,8 @@ fn open(id: &'static str, threads: usize) -> Result<Arc<dyn Backend>, RegistryEr
         "candle-f32" => Ok(Arc::new(cvae_candle::CandleBackend::new(cvae_candle::Precision::F32))),
         #[cfg(feature = "candle")]
         "candle-f64" => Ok(Arc::new(cvae_candle::CandleBackend::new(cvae_candle::Precision::F64))),
+        #[cfg(feature = "cuda")]
+        "cuda-f32" | "cuda-tf32" | "cuda-bf16" => open_cuda(id),
         #[cfg(feature = "reference")]
         "reference" => Ok(Arc::new(cvae_reference::ReferenceBackend)),
         _ => {
@@ -187,6 +270,29 @@ fn open_cpu(id: &'static str, threads: usize) -> Result<Arc<dyn Backend>, Regist
         _ => Level::Scalar,
     };
     Ok(Arc::new(CpuBackend::new(level, threads)?))
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(id: &'static str) -> Result<Arc<dyn Backend>, RegistryError> {
+    use cvae_cuda::{CudaBackend, Precision};
+
+    let precision = match id {
+        "cuda-tf32" => Precision::Tf32,
+        "cuda-bf16" => Precision::Bf16,
+        _ => Precision::F32,
+    };
+    match CudaBackend::new(precision) {
+        Ok(backend) => Ok(Arc::new(backend)),
+        Err(error) => Err(cuda_error(id, error)),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda_error(id: &'static str, error: cvae_cuda::DetectError) -> RegistryError {
+    use cvae_cuda::DetectError;
+
+    let absent = matches!(error, DetectError::NoDriver | DetectError::NoDevice);
+    RegistryError::Device { id, absent, source: Box::new(error) }
 }
 
 impl From<Unsupported> for RegistryError {

@@ -22,7 +22,10 @@ fn every_id_is_listed_and_listing_agrees_with_selecting() {
                 assert_eq!(selected.backend.id().as_str(), status.id);
                 assert!(!status.detail.is_empty());
             }
-            Err(error) => assert_eq!((false, error.to_string()), (status.available, status.detail)),
+            Err(error) => {
+                assert!(!status.available, "{status:?}");
+                assert!(sentence(&error).ends_with(&status.detail), "{status:?}");
+            }
         }
     }
 }
@@ -40,7 +43,7 @@ fn precision_is_never_changed_silently() {
 #[test]
 fn no_threads_are_refused() {
     let config = BackendConfig { threads: Some(0), ..BackendConfig::default() };
-    assert_eq!(select(&config).unwrap_err(), RegistryError::NoThreads);
+    assert!(matches!(select(&config), Err(RegistryError::NoThreads)));
     assert!(default_threads() >= 1);
 }
 
@@ -58,4 +61,37 @@ fn auto_and_cpu_are_the_widest_available_level_and_say_so() {
     assert!(matches!(select(&crowd).unwrap_err(), RegistryError::Unavailable(Unsupported::TooLarge { .. })));
     let one = select(&BackendConfig { threads: Some(1), ..asking("cpu-scalar") }).unwrap();
     assert_eq!(one.backend.device().threads, Some(1));
+}
+
+#[test]
+fn a_plan_changes_the_choice_only_where_there_is_a_gpu() {
+    let plan = crate::Config::digits().plan().unwrap();
+    let gpu = list(1).into_iter().find(|status| status.id == "cuda-f32").unwrap();
+    let (given, plain) = (select_for(&asking("auto"), &plan), select(&asking("auto")));
+    match (given, plain) {
+        (Ok(given), Ok(plain)) if !gpu.available => {
+            assert_eq!(given.backend.id(), plain.backend.id());
+            assert!(!given.reason.contains("GPU"), "{}", given.reason);
+        }
+        (Ok(given), _) => assert!(given.reason.contains("GPU"), "{}", given.reason),
+        (Err(error), plain) => assert_eq!(error.to_string(), plain.unwrap_err().to_string()),
+    }
+    // A backend asked for by name is not second-guessed.
+    assert_eq!(select_for(&asking("reference"), &plan).is_ok(), cfg!(feature = "reference"));
+}
+
+#[test]
+fn what_is_not_built_or_not_there_is_said_in_one_sentence() {
+    match select(&asking("cuda")) {
+        Ok(selected) => assert_eq!(selected.backend.id().as_str(), "cuda-f32"),
+        Err(error) if cfg!(feature = "cuda") => {
+            let text = sentence(&error);
+            assert!(text.starts_with("cuda-f32 cannot be used: "), "{text}");
+            let listed = list(1).into_iter().find(|status| status.id == "cuda-f32").unwrap();
+            assert_eq!(text, format!("cuda-f32 cannot be used: {}", listed.detail));
+        }
+        Err(error) => {
+            assert_eq!(error.to_string(), "cuda-f32 is not part of this build (cargo feature `cuda`)");
+        }
+    }
 }

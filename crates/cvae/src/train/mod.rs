@@ -155,7 +155,7 @@ impl<'a> Trainer<'a> {
         let (backend, reason) = match self.backend {
             Some(backend) => (backend, "given by the caller".to_owned()),
             None => {
-                let selected = registry::select(&self.config.backend)?;
+                let selected = registry::select_for(&self.config.backend, &self.config.plan()?)?;
                 (selected.backend, selected.reason)
             }
         };
