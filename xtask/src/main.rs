@@ -38,6 +38,8 @@ enum Task {
     Bench(tasks::bench::Arguments),
     /// Write the generated tables and pictures of the documentation.
     Report(tasks::report::Arguments),
+    /// Train the classifier in whose features samples are compared, and print its held-out accuracy.
+    Classifier(tasks::classifier::Arguments),
     /// Compile the CUDA kernels, or check that the committed image is what their sources give.
     Kernels(tasks::kernels::Arguments),
     /// Build the program that checks and times the CUDA backend on a GPU machine, and run it.
@@ -54,6 +56,7 @@ impl Task {
             Self::Conformance(arguments) => tasks::conformance::run(workspace, &arguments),
             Self::Bench(arguments) => tasks::bench::run(workspace, &arguments),
             Self::Report(arguments) => tasks::report::run(workspace, &arguments),
+            Self::Classifier(arguments) => tasks::classifier::run(workspace, &arguments),
             Self::Kernels(arguments) => tasks::kernels::run(workspace, &arguments),
             Self::GpuCheck(arguments) => tasks::gpu_check::run(workspace, &arguments),
             Self::Tidy => tasks::tidy::run(workspace),

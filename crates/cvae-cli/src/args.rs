@@ -33,8 +33,12 @@ pub(crate) enum Command {
     Reconstruct(RowsArgs),
     /// Draw new rows.
     Sample(SampleArgs),
+    /// Decode the way between the codes of two rows.
+    Interpolate(InterpolateArgs),
     /// Score how abnormal rows are; higher is more abnormal.
-    Score(RowsArgs),
+    Score(ScoreArgs),
+    /// Put the figures of several runs beside each other.
+    Compare(CompareArgs),
     /// Show what a run folder holds.
     Info(InfoArgs),
     /// List the backends and whether they can be used here.
@@ -50,7 +54,9 @@ Sources of rows:
   synthetic:normal:ROWSxWIDTH     independent N(0, 1) values
   FILE.npy                        an array of rows
   FILE.csv[.gz]                   one row a line; a column `label` is not a feature
-  FILE.idx*[.gz], FILE-ubyte.gz   MNIST's format";
+  FILE.idx*[.gz], FILE-ubyte.gz   MNIST's format
+  FILE.parquet                    float and integer columns
+  FOLDER                          one PNG or JPEG image a row, labelled by sub-folder";
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
@@ -169,7 +175,7 @@ pub(crate) struct EvalArgs {
     pub(crate) json: bool,
 }
 
-/// Arguments of `encode`, `reconstruct` and `score`.
+/// Arguments of `encode` and `reconstruct`.
 #[derive(Debug, Args)]
 #[command(after_help = SOURCES)]
 pub(crate) struct RowsArgs {
@@ -214,14 +220,98 @@ pub(crate) struct SampleArgs {
     /// Key of the random numbers.
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Density of the codes: prior, gaussian, gmm:K.
+    /// Density of the codes: prior, gaussian, gmm:K, gmm:auto, gmm-diag:K, gmm-diag:auto, flow. It is fitted once
+    /// and kept in the run folder.
     #[arg(long, value_name = "NAME", default_value = "gaussian")]
     pub(crate) density: String,
+    /// Factor of the deviation from the mean: 1 samples the density, 0 gives its means.
+    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub(crate) temperature: f64,
     /// Array to write: .npy, .csv or .parquet.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+}
+
+/// Arguments of `interpolate`.
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct InterpolateArgs {
+    /// Run folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Rows to take both ends from [default: the run's test rows].
+    #[arg(long, value_name = "SRC")]
+    pub(crate) data: Option<String>,
+    /// Number of the first row, counted from 0.
+    #[arg(long, value_name = "ROW")]
+    pub(crate) from: usize,
+    /// Number of the last row, counted from 0.
+    #[arg(long, value_name = "ROW")]
+    pub(crate) to: usize,
+    /// How many rows to write, both ends included.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) steps: usize,
+    /// Follow the great arc between the codes instead of the straight line.
+    #[arg(long)]
+    pub(crate) spherical: bool,
+    /// Array to write: .npy, .csv or .parquet.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// Arguments of `score`.
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct ScoreArgs {
+    /// Run folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Rows to score; files of any size are read in chunks.
+    #[arg(long, value_name = "SRC")]
+    pub(crate) data: String,
+    /// Array to write: .npy, .csv or .parquet. Its columns are `score`, with --threshold-fpr `abnormal` (1 or 0),
+    /// and with --explain pairs `feature1`, `share1`, … (-1 where a row has fewer).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// What to score with, separated by commas: reconstruction, standardized-residual, mahalanobis, density.
+    /// One alone keeps its units; several are calibrated on held-out rows and added up.
+    #[arg(long, value_name = "LIST", default_value = "reconstruction", help_heading = "Scoring")]
+    pub(crate) terms: String,
+    /// Density of the codes for the term `density`.
+    #[arg(long, value_name = "NAME", default_value = "gmm:5", help_heading = "Scoring")]
+    pub(crate) density: String,
+    /// Flag rows so that at most this share of normal rows is flagged.
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Scoring")]
+    pub(crate) threshold_fpr: Option<f64>,
+    /// Normal rows that were not trained on, for the threshold and for calibration [default: the run's validation
+    /// rows, or else its test rows].
+    #[arg(long, value_name = "SRC", help_heading = "Scoring")]
+    pub(crate) held_out: Option<String>,
+    /// Name the features with the largest part in each row's residual, this many.
+    #[arg(long, value_name = "K", help_heading = "Scoring")]
+    pub(crate) explain: Option<usize>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Run folders.
+    #[arg(value_name = "RUN", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `info`.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use cvae::density::{Density, DensitySpec};
-use cvae::{Autoencoder, BackendConfig, LoadedRows, RunFolder, registry};
-use cvae_data::LoadOptions;
+use cvae::{Autoencoder, BackendConfig, LoadedRows, Matrix, RunFolder, registry};
+use cvae_data::{Dataset, LoadOptions};
 
 use crate::args::EngineArgs;
 
@@ -37,22 +37,50 @@ pub(crate) fn rows(model: &Autoencoder) -> Result<LoadedRows> {
     Ok(rows)
 }
 
-/// The density `spec` of the model's codes: the one stored with it, or else one fitted to the codes of the
-/// training rows.
+/// The rows that judge a run and were not trained on: its validation rows, or else its test rows, with a word for
+/// which.
+///
+/// # Errors
+/// A run that holds no rows out, or rows that cannot be read.
+pub(crate) fn held_out(model: &Autoencoder, rows: &LoadedRows) -> Result<(Dataset, &'static str)> {
+    let config = model.config();
+    if config.data.validation_fraction > 0.0 {
+        let (_, validation) = cvae_data::split(rows.train.rows(), config.data.validation_fraction, config.seed)?;
+        return Ok((rows.train.select(&validation)?, "validation"));
+    }
+    match &rows.test {
+        Some(test) => Ok((test.clone(), "test")),
+        None => bail!("the run holds no rows out: name normal rows that it was not trained on with --held-out"),
+    }
+}
+
+/// The density `spec` of the model's codes: the one stored in the run folder `run`, or else one that is fitted to
+/// the codes of the training rows and stored there.
 ///
 /// # Errors
 /// Training rows that cannot be used, or a density that cannot be fitted.
-pub(crate) fn density(model: &mut Autoencoder, spec: DensitySpec) -> Result<Density> {
-    let stored = |model: &Autoencoder| model.densities().iter().find(|density| density.spec() == spec).cloned();
+pub(crate) fn density(model: &mut Autoencoder, run: &Path, spec: DensitySpec) -> Result<Density> {
     if spec == DensitySpec::Prior {
         return Ok(Density::prior(model.latent())?);
     }
-    if let Some(density) = stored(model) {
-        return Ok(density);
+    if let Some(density) = model.density(spec) {
+        return Ok(density.clone());
     }
-    let codes = model.encode_dataset(&rows(model)?.train)?;
-    model.fit_density(spec, &codes)?;
-    // `gmm:auto` is stored under the number of components that was chosen.
-    let fitted = model.densities().last().cloned();
-    fitted.with_context(|| format!("the density `{spec}` was not fitted"))
+    let rows = rows(model)?;
+    let report = model.fit_density(spec, &model.encode_dataset(&rows.train)?)?;
+    let density = model.density(spec).cloned();
+    let density = density.with_context(|| format!("the density `{spec}` was not fitted"))?;
+    let mut text =
+        format!("fitted {}: log-likelihood of a training code {:.3}", density.spec(), report.train_log_likelihood);
+    if let Some(test) = &rows.test {
+        let codes = model.encode_dataset(test)?;
+        let mean = density.mean_log_prob(Matrix::new(&codes, model.latent())?)?;
+        text.push_str(&format!(", of a test code {mean:.3}"));
+    }
+    // The density is at hand either way; a folder that cannot be written to only makes the next call fit again.
+    match RunFolder::new(run).write_densities(model.densities()) {
+        Ok(()) => eprintln!("{text}; stored in {}", run.display()),
+        Err(error) => eprintln!("{text}; not stored: {error}"),
+    }
+    Ok(density)
 }

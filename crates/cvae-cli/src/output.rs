@@ -30,6 +30,23 @@ pub(crate) fn table(rows: &[(String, String)]) -> Result<()> {
     rows.iter().try_for_each(|(name, value)| line(format_args!("{name:width$}  {value}")))
 }
 
+/// Prints lines of cells in columns that are as wide as their widest cell.
+///
+/// # Errors
+/// A standard output that cannot be written to.
+pub(crate) fn columns(lines: &[Vec<String>]) -> Result<()> {
+    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|cells| cells.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    lines.iter().try_for_each(|cells| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        line(padded.collect::<Vec<_>>().join("  ").trim_end())
+    })
+}
+
 /// The error as one sentence on one line: its causes follow the colon, unless a message says them already.
 pub(crate) fn sentence(error: &Error) -> String {
     let mut text = String::new();

@@ -17,6 +17,14 @@ pub(crate) fn chunk_rows(from: usize, to: usize) -> usize {
     (CHUNK_VALUES / from.saturating_add(to).max(1)).clamp(1, CHUNK_ROWS)
 }
 
+/// What the columns of an output are called.
+pub(crate) enum Columns {
+    /// The prefix and the number of the column.
+    Numbered(&'static str),
+    /// One name each.
+    Named(Vec<String>),
+}
+
 /// A transformation of rows.
 pub(crate) struct Pass<'a> {
     /// What the input rows are, in a word for messages: `rows` or `codes`.
@@ -25,8 +33,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) from: usize,
     /// Values of an output row.
     pub(crate) to: usize,
-    /// Name of the output's columns, where the format has names.
-    pub(crate) column: &'static str,
+    /// Names of the output's columns, where the format has names.
+    pub(crate) columns: Columns,
     /// Many input rows to as many output rows.
     pub(crate) apply: &'a dyn Fn(&[f32]) -> Result<Vec<f32>>,
 }
@@ -43,7 +51,10 @@ pub(crate) fn run(source: &str, out: &Path, pass: &Pass<'_>) -> Result<()> {
         let (what, from) = (pass.what, pass.from);
         bail!("{source}: the {what} have width {}, but the model takes {what} of width {from}", reader.width());
     }
-    let mut writer = ArrayWriter::create(out, pass.to, pass.column)?;
+    let mut writer = match &pass.columns {
+        Columns::Numbered(prefix) => ArrayWriter::create(out, pass.to, prefix)?,
+        Columns::Named(names) => ArrayWriter::create_named(out, names)?,
+    };
     let bar = progress::rows(reader.rows());
     let chunk_rows = chunk_rows(pass.from, pass.to);
     let (mut chunk, mut done) = (Vec::new(), 0u64);

@@ -212,6 +212,29 @@ const REFUSALS: &[(&str, &[&str])] = &[
     ("decode --run run --latents missing.npy --out z.npy", &["missing.npy"]),
     ("eval --run run --data wide.npy", &["wide.npy", "7", "6"]),
     ("eval --run run --data nan.npy", &["nan.npy", "row 4"]),
+    // Generating and judging.
+    ("sample --run run -n 5 --temperature -1 --out z.npy", &["temperature", "-1"]),
+    ("sample --run run -n 5 --temperature nan --out z.npy", &["temperature", "NaN"]),
+    ("sample --run run -n 5 --density gmm --out z.npy", &["unknown density `gmm`", "gmm:K"]),
+    ("interpolate --run run --from 20 --to 0 --out z.npy", &["good.npy", "no row 20", "20 rows"]),
+    ("interpolate --run run --from 0 --to 99 --out z.npy", &["good.npy", "no row 99"]),
+    ("interpolate --run run --from 0 --to 1 --steps 1 --out z.npy", &["--steps"]),
+    ("interpolate --run run --from 0 --to 1 --steps 99999999999 --out z.npy", &["--steps"]),
+    ("interpolate --run run --data wide.npy --from 0 --to 1 --out z.npy", &["wide.npy", "7", "6"]),
+    ("interpolate --run nowhere --from 0 --to 1 --out z.npy", &["nowhere"]),
+    ("interpolate --run run --from 0 --to 1 --out z.txt", &["z.txt"]),
+    ("score --run run --data good.npy --terms magic --out z.npy", &["unknown term `magic`", "density"]),
+    ("score --run run --data good.npy --terms density,density --out z.npy", &["`density`", "twice"]),
+    ("score --run run --data good.npy --terms density --density kde --out z.npy", &["unknown density `kde`"]),
+    ("score --run run --data good.npy --threshold-fpr 0 --out z.npy", &["--threshold-fpr", "0"]),
+    ("score --run run --data good.npy --threshold-fpr 1.5 --out z.npy", &["--threshold-fpr", "1.5"]),
+    ("score --run run --data good.npy --threshold-fpr 0.001 --out z.npy", &["20 held-out", "999"]),
+    ("score --run run --data good.npy --threshold-fpr 0.1 --held-out wide.npy --out z.npy", &["wide.npy", "7"]),
+    ("score --run run --data good.npy --explain 0 --out z.npy", &["--explain", "0"]),
+    ("score --run run --data good.npy --explain 7 --out z.npy", &["--explain", "7"]),
+    ("score --run run --data good.npy --terms mahalanobis --explain 2 --out z.npy", &["compares reconstructions"]),
+    ("compare run nowhere", &["nowhere"]),
+    ("compare flipped", &["flipped/model.safetensors", "checksum"]),
     // Outputs.
     ("encode --run run --data good.npy --out nowhere/z.npy", &["nowhere/z.npy"]),
     ("encode --run run --data good.npy --out run", &["run"]),
@@ -263,6 +286,8 @@ fn wrong_arguments_are_usage_errors() {
         "encode --run a",
         "sample --run a --out s.npy",
         "sample --run a -n x --out s.npy",
+        "interpolate --run a --from -1 --to 2 --out s.npy",
+        "compare",
     ] {
         let finished = cvae(folder.path(), line);
         assert_eq!(finished.code, Some(2), "cvae {line}: {}", finished.stderr);

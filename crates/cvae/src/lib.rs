@@ -27,7 +27,8 @@
 //! - [`metrics`]: reconstruction error, the PCA floor, nearest neighbours, latent statistics, distances
 //!   between distributions, ranking quality; [`evaluate`] computes what a report shows.
 //! - [`density`]: densities fitted to codes after training, which make a deterministic model generative.
-//! - [`scoring`]: anomaly scores, their calibration and conformal thresholds.
+//! - [`scoring`]: anomaly scores, their calibration and conformal thresholds; [`AnomalyDetector`] judges rows
+//!   with them.
 //!
 //! Metrics, densities and scores take rows as a [`Matrix`], a checked view of row-major `f32` values, and
 //! accumulate in `f64`.
@@ -39,6 +40,7 @@
 //! - `reference`: the naive 64-bit backend that defines every operation; for tests.
 #![forbid(unsafe_code)]
 
+mod anomaly;
 mod autoencoder;
 pub mod checkpoint;
 mod config;
@@ -53,6 +55,7 @@ pub mod registry;
 pub mod scoring;
 mod train;
 
+pub use anomaly::{AnomalyDetector, AnomalyError, AnomalyOptions, Threshold};
 pub use autoencoder::{Autoencoder, ModelError};
 pub use checkpoint::{CheckpointError, Existing, RunFolder};
 pub use config::{BackendConfig, Config, ConfigError, DataConfig, FORMAT_VERSION, Precision};

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod ci;
+pub(crate) mod classifier;
 pub(crate) mod conformance;
 pub(crate) mod gpu_check;
 pub(crate) mod kernels;

@@ -15,7 +15,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<()> {
         what: "codes",
         from: model.latent(),
         to: model.width(),
-        column: "x",
+        columns: stream::Columns::Numbered("x"),
         apply: &|codes| Ok(model.decode(codes)?),
     };
     stream::run(&args.latents, &args.out, &pass)

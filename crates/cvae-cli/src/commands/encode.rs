@@ -15,7 +15,7 @@ pub(crate) fn run(args: &RowsArgs) -> Result<()> {
         what: "rows",
         from: model.width(),
         to: model.latent(),
-        column: "z",
+        columns: stream::Columns::Numbered("z"),
         apply: &|rows| Ok(model.encode(rows)?),
     };
     stream::run(&args.data, &args.out, &pass)

@@ -1,10 +1,12 @@
 //! The commands, one file each.
 
 mod backends;
+mod compare;
 mod decode;
 mod encode;
 mod eval;
 mod info;
+mod interpolate;
 mod reconstruct;
 mod sample;
 mod score;
@@ -26,7 +28,9 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Decode(args) => decode::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),
         Command::Sample(args) => sample::run(&args),
+        Command::Interpolate(args) => interpolate::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Backends(args) => backends::run(&args),
     }

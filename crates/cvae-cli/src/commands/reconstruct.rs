@@ -15,7 +15,7 @@ pub(crate) fn run(args: &RowsArgs) -> Result<()> {
         what: "rows",
         from: model.width(),
         to: model.width(),
-        column: "x",
+        columns: stream::Columns::Numbered("x"),
         apply: &|rows| Ok(model.reconstruct(rows)?),
     };
     stream::run(&args.data, &args.out, &pass)

@@ -1,7 +1,7 @@
 //! `cvae sample`: new rows, decoded from codes drawn at random.
 
 use anyhow::{Result, bail};
-use cvae::density::{Density, DensitySpec};
+use cvae::density::{Density, DensityError, DensitySpec};
 use cvae_data::ArrayWriter;
 
 use crate::args::SampleArgs;
@@ -19,10 +19,13 @@ pub(crate) fn run(args: &SampleArgs) -> Result<()> {
         bail!("the number of rows to draw must be from 1 to {MOST_ROWS}, got {}", args.rows);
     }
     let spec: DensitySpec = args.density.parse()?;
+    if !(args.temperature.is_finite() && args.temperature >= 0.0) {
+        return Err(DensityError::Temperature(args.temperature).into());
+    }
     let mut model = model::load(&args.run, &args.engine)?;
     cvae_data::check_output(&args.out)?;
-    let density = model::density(&mut model, spec)?;
-    let codes = draw(&density, args.rows, args.seed)?;
+    let density = model::density(&mut model, &args.run, spec)?;
+    let codes = draw(&density, args)?;
     let mut writer = ArrayWriter::create(&args.out, model.width(), "x")?;
     let bar = progress::rows(Some(args.rows as u64));
     for codes in codes.chunks(stream::chunk_rows(model.latent(), model.width()) * model.latent()) {
@@ -31,15 +34,15 @@ pub(crate) fn run(args: &SampleArgs) -> Result<()> {
     }
     let rows = writer.finish()?;
     bar.finish_and_clear();
-    eprintln!("wrote {}: {rows} rows of {}, codes drawn from {spec}", args.out.display(), model.width());
+    eprintln!("wrote {}: {rows} rows of {}, codes drawn from {}", args.out.display(), model.width(), density.spec());
     Ok(())
 }
 
 /// Draws codes, where there is room for them.
-fn draw(density: &Density, rows: usize, seed: u64) -> Result<Vec<f32>> {
-    let values = rows.saturating_mul(density.latent());
+fn draw(density: &Density, args: &SampleArgs) -> Result<Vec<f32>> {
+    let values = args.rows.saturating_mul(density.latent());
     if Vec::<f32>::new().try_reserve_exact(values).is_err() {
-        bail!("{rows} codes of width {} do not fit into memory: draw fewer rows", density.latent());
+        bail!("{} codes of width {} do not fit into memory: draw fewer rows", args.rows, density.latent());
     }
-    Ok(density.sample(rows, seed, 1.0)?)
+    Ok(density.sample(args.rows, args.seed, args.temperature)?)
 }

@@ -11,12 +11,13 @@ pub(super) struct CsvWriter {
 }
 
 impl CsvWriter {
-    pub(super) fn start(file: &mut AtomicFile, width: usize, prefix: &str) -> io::Result<Self> {
-        let prefix = prefix.replace('"', "\"\"");
-        let quote = if prefix.contains([',', '"', '\n', '\r']) { "\"" } else { "" };
+    /// Writes the header; `name` gives the name of a column.
+    pub(super) fn start(file: &mut AtomicFile, width: usize, name: &dyn Fn(usize) -> String) -> io::Result<Self> {
         for column in 0..width {
+            let name = name(column).replace('"', "\"\"");
+            let quote = if name.contains([',', '"', '\n', '\r']) { "\"" } else { "" };
             let end = end_of(column, width);
-            write!(file.writer, "{quote}{prefix}{column}{quote}{end}")?;
+            write!(file.writer, "{quote}{name}{quote}{end}")?;
         }
         Ok(Self { width })
     }

@@ -70,13 +70,24 @@ impl ArrayWriter {
     /// lacks, [`DataError::NoColumns`] for width 0, and [`DataError::Write`] when the folder cannot be
     /// written.
     pub fn create(path: impl AsRef<Path>, width: usize, column_prefix: &str) -> Result<Self, DataError> {
-        let path = path.as_ref();
+        Self::start(path.as_ref(), width, &|column| format!("{column_prefix}{column}"))
+    }
+
+    /// As [`create`](ArrayWriter::create), with one column for each of `names`.
+    ///
+    /// # Errors
+    /// As [`create`](ArrayWriter::create).
+    pub fn create_named(path: impl AsRef<Path>, names: &[String]) -> Result<Self, DataError> {
+        Self::start(path.as_ref(), names.len(), &|column| names[column].clone())
+    }
+
+    fn start(path: &Path, width: usize, name: &dyn Fn(usize) -> String) -> Result<Self, DataError> {
         if width == 0 {
             return Err(DataError::NoColumns { name: path.display().to_string() });
         }
         let format = OutputFormat::of(path)?;
         let mut file = AtomicFile::create(path)?;
-        let format = format.start(&mut file, width, column_prefix).map_err(|source| DataError::write(path, source))?;
+        let format = format.start(&mut file, width, name).map_err(|source| DataError::write(path, source))?;
         Ok(Self { file, format, width, rows: 0 })
     }
 
@@ -156,12 +167,17 @@ impl OutputFormat {
         }
     }
 
-    fn start(self, file: &mut AtomicFile, width: usize, prefix: &str) -> io::Result<Box<dyn RowWriter>> {
+    fn start(
+        self,
+        file: &mut AtomicFile,
+        width: usize,
+        name: &dyn Fn(usize) -> String,
+    ) -> io::Result<Box<dyn RowWriter>> {
         Ok(match self {
             OutputFormat::Npy => Box::new(npy::NpyWriter::start(file, width)?),
-            OutputFormat::Csv => Box::new(csv::CsvWriter::start(file, width, prefix)?),
+            OutputFormat::Csv => Box::new(csv::CsvWriter::start(file, width, name)?),
             #[cfg(feature = "parquet")]
-            OutputFormat::Parquet => Box::new(parquet::ParquetWriter::start(file, width, prefix)?),
+            OutputFormat::Parquet => Box::new(parquet::ParquetWriter::start(file, width, name)?),
         })
     }
 }

@@ -26,9 +26,10 @@ pub(super) struct ParquetWriter {
 }
 
 impl ParquetWriter {
-    pub(super) fn start(file: &AtomicFile, width: usize, prefix: &str) -> io::Result<Self> {
+    /// Starts the file; `name` gives the name of a column.
+    pub(super) fn start(file: &AtomicFile, width: usize, name: &dyn Fn(usize) -> String) -> io::Result<Self> {
         let field = |column| {
-            Type::primitive_type_builder(&format!("{prefix}{column}"), Physical::FLOAT)
+            Type::primitive_type_builder(&name(column), Physical::FLOAT)
                 .with_repetition(Repetition::REQUIRED)
                 .build()
                 .map(Arc::new)

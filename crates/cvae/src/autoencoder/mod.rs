@@ -2,7 +2,6 @@
 
 mod error;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cvae_core::{Backend, BackendId, Entry, Executable, KernelChoice, Plan, State};
@@ -11,7 +10,7 @@ use cvae_data::{Dataset, FittedScaling};
 use crate::Matrix;
 use crate::checkpoint::{CheckpointError, Existing, Model, RunFolder, StateFile};
 use crate::config::Config;
-use crate::density::{Density, DensityError, DensitySpec, FitOptions, FitReport, Fitted};
+use crate::density::{Density, DensityError, DensitySpec, FitOptions, FitReport, Fitted, Path};
 
 pub use error::ModelError;
 
@@ -69,7 +68,7 @@ impl Autoencoder {
     /// # Errors
     /// Anything wrong with `config.toml`, `model.safetensors` or the densities in `state.safetensors`, by file
     /// and tensor, or a backend that cannot run the model.
-    pub fn load(folder: impl AsRef<Path>, backend: &dyn Backend) -> Result<Self, ModelError> {
+    pub fn load(folder: impl AsRef<std::path::Path>, backend: &dyn Backend) -> Result<Self, ModelError> {
         let folder = RunFolder::new(folder.as_ref());
         let config = folder.config()?;
         let model = folder.read_model()?;
@@ -84,7 +83,7 @@ impl Autoencoder {
     ///
     /// # Errors
     /// A folder that `existing` does not allow, or cannot be written to.
-    pub fn save(&self, folder: impl AsRef<Path>, existing: Existing) -> Result<(), ModelError> {
+    pub fn save(&self, folder: impl AsRef<std::path::Path>, existing: Existing) -> Result<(), ModelError> {
         let folder = RunFolder::new(folder.as_ref());
         let params = self.parameters()?;
         folder.prepare(&self.config, existing)?;
@@ -221,8 +220,8 @@ impl Autoencoder {
         let codes = match density {
             DensitySpec::Prior => self.draw(&Density::prior(self.latent())?, count, seed)?,
             spec => {
-                let fitted = self.densities.iter().find(|fitted| fitted.spec() == spec);
-                self.draw(fitted.ok_or(ModelError::NoDensity { spec })?, count, seed)?
+                let fitted = self.density(spec).ok_or(ModelError::NoDensity { spec })?;
+                self.draw(fitted, count, seed)?
             }
         };
         self.decode(&codes)
@@ -236,18 +235,36 @@ impl Autoencoder {
         }
     }
 
+    /// `steps` rows between two rows, `[steps, width]`: their codes, both included, joined by a path and decoded.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::encode`]; fewer than two steps, or more than there is memory for.
+    pub fn interpolate(&self, from: &[f32], to: &[f32], steps: usize, path: Path) -> Result<Vec<f32>, ModelError> {
+        let width = self.width().max(self.latent());
+        if steps.checked_mul(width).is_none_or(|values| values > isize::MAX as usize / 8) {
+            return Err(ModelError::TooLarge { rows: steps, width });
+        }
+        let (from, to) = (self.encode(from)?, self.encode(to)?);
+        self.decode(&path.codes(&from, &to, steps)?)
+    }
+
     /// Fits a density to codes, `rows × latent` values (those of training rows), for [`Autoencoder::sample`].
     /// It replaces an earlier fit of the same specification.
     ///
     /// # Errors
     /// Values that are no whole codes or not finite, or too few of them.
-    pub fn fit_density(&mut self, density: DensitySpec, codes: &[f32]) -> Result<FitReport, ModelError> {
+    pub fn fit_density(&mut self, spec: DensitySpec, codes: &[f32]) -> Result<FitReport, ModelError> {
         check(codes, self.latent())?;
         let codes = Matrix::new(codes, self.latent()).map_err(DensityError::from)?;
-        let Fitted { density, report } = Density::fit(density, codes, None, &FitOptions::default())?;
-        self.densities.retain(|earlier| earlier.spec() != density.spec());
+        let Fitted { density, report } = Density::fit(spec, codes, None, &FitOptions::default())?;
+        self.densities.retain(|earlier| !earlier.answers(spec) && earlier.spec() != density.spec());
         self.densities.push(density);
         Ok(report)
+    }
+
+    /// The density that fitting `spec` gave ([`Density::answers`]), if it was fitted.
+    pub fn density(&self, spec: DensitySpec) -> Option<&Density> {
+        self.densities.iter().find(|density| density.answers(spec))
     }
 
     /// The densities fitted to the codes.

@@ -135,6 +135,17 @@ impl RunFolder {
         }
     }
 
+    /// Replaces the densities of `state.safetensors`; nothing else in it changes.
+    ///
+    /// # Errors
+    /// As [`RunFolder::read_state`] and [`RunFolder::write_state`].
+    pub fn write_densities(&self, densities: &[Density]) -> Result<(), CheckpointError> {
+        let state = self.read_state()?;
+        let unusable = |source| CheckpointError::Config { path: self.file(Self::STATE), source };
+        let layout = state.config.plan().map_err(unusable)?.params;
+        self.write_state(&StateFile { densities: densities.to_vec(), ..state }, &layout)
+    }
+
     /// Writes `state.safetensors`; the parameters have the layout `layout`.
     ///
     /// # Errors

@@ -134,7 +134,7 @@ fn gaussian(codes: Matrix<'_>, options: &FitOptions) -> Result<Fitted, DensityEr
         .ok_or(DensityError::Factorization { component: 0 })?;
     let gmm = Gmm::from_covariances(Covariance::Full, vec![1.0], vec![0.0; latent], &covariance)?;
     let parameters = gmm.parameters();
-    Ok(Fit::without_steps(Density { model: Model::Gaussian(Standardized { standardizer, model: gmm }) }, parameters))
+    Ok(Fit::without_steps(Model::Gaussian(Standardized { standardizer, model: gmm }).into(), parameters))
 }
 
 fn mixture(
@@ -148,8 +148,7 @@ fn mixture(
     let rows = standardizer.forward(codes.values());
     let (gmm, trace) = fit_mixture(&rows, codes.width(), shape, components.max(1), options)?;
     let parameters = gmm.parameters();
-    let mut fitted =
-        Fit::without_steps(Density { model: Model::Gmm(Standardized { standardizer, model: gmm }) }, parameters);
+    let mut fitted = Fit::without_steps(Model::Gmm(Standardized { standardizer, model: gmm }).into(), parameters);
     fitted.report.iterations = trace.log_likelihoods.len() - 1;
     fitted.report.converged = trace.converged;
     fitted.report.reseeded = trace.reseeded.len();
@@ -193,6 +192,7 @@ fn automatic(
         .map_or(1, |index| candidates[index].components);
     let mut fitted = mixture(codes, shape, chosen, options)?;
     fitted.report.candidates = candidates;
+    fitted.density.automatic = true;
     Ok(fitted)
 }
 
@@ -212,7 +212,7 @@ fn flow(codes: Matrix<'_>, held_out: Option<Matrix<'_>>, options: &FitOptions) -
     let (flow, steps, settled) = flow::train(&rows, &held_out, codes.width(), options);
     let parameters = flow.parameters();
     let model = Model::Flow(Standardized { standardizer, model: flow });
-    let mut fitted = Fit::without_steps(Density { model }, parameters);
+    let mut fitted = Fit::without_steps(model.into(), parameters);
     fitted.report.iterations = steps;
     fitted.report.converged = settled;
     Ok(fitted)

@@ -3,6 +3,30 @@
 use super::DensityError;
 use crate::{Matrix, MatrixError};
 
+/// How two codes are joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Path {
+    /// By the straight line: [`linear`].
+    #[default]
+    Linear,
+    /// By the great arc: [`spherical`].
+    Spherical,
+}
+
+impl Path {
+    /// `steps` codes on the path, both ends included, `[steps, latent]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`linear`].
+    pub fn codes(self, from: &[f32], to: &[f32], steps: usize) -> Result<Vec<f32>, DensityError> {
+        match self {
+            Self::Linear => linear(from, to, steps),
+            Self::Spherical => spherical(from, to, steps),
+        }
+    }
+}
+
 /// `steps` codes on the straight line from one code to another, both included, `[steps, latent]`.
 ///
 /// # Errors

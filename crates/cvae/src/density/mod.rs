@@ -33,7 +33,7 @@ pub use error::DensityError;
 pub use fit::{Candidate, FitReport, Fitted};
 use flow::Flow;
 pub use gmm::Gmm;
-pub use interpolate::{linear, spherical};
+pub use interpolate::{Path, linear, spherical};
 pub use options::FitOptions;
 pub use spec::{Components, Covariance, DensitySpec};
 use standardize::Standardizer;
@@ -48,9 +48,18 @@ const BLOCK_ROWS: usize = 512;
 /// A density over codes. It can be stored with serde and returns bit by bit, provided that the format
 /// keeps every bit of an `f64` (for `serde_json`, the feature `float_roundtrip`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct Density {
+    #[serde(flatten)]
     model: Model,
+    /// Whether held-out codes chose the number of components.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    automatic: bool,
+}
+
+impl From<Model> for Density {
+    fn from(model: Model) -> Self {
+        Self { model, automatic: false }
+    }
 }
 
 /// The closed set of densities.
@@ -110,7 +119,7 @@ impl Density {
         if latent == 0 {
             return Err(crate::MatrixError::NoColumns.into());
         }
-        Ok(Self { model: Model::Prior { latent } })
+        Ok(Model::Prior { latent }.into())
     }
 
     /// Latent size.
@@ -132,6 +141,18 @@ impl Density {
                 components: Components::Fixed(mixture.model.components()),
                 covariance: mixture.model.covariance_shape(),
             },
+        }
+    }
+
+    /// Whether this is what fitting `spec` gave: its own [`Density::spec`], or an automatic number of components of
+    /// the same covariance where it was chosen so.
+    pub fn answers(&self, spec: DensitySpec) -> bool {
+        match (spec, self.spec()) {
+            (
+                DensitySpec::Gmm { components: Components::Auto, covariance },
+                DensitySpec::Gmm { covariance: fitted, .. },
+            ) => self.automatic && covariance == fitted,
+            (spec, fitted) => spec == fitted,
         }
     }
 

@@ -205,6 +205,22 @@ fn stored_densities_return_bit_by_bit() {
 }
 
 #[test]
+fn an_automatic_choice_is_found_again() {
+    let codes = codes(5, 400);
+    let codes = Matrix::new(&codes, 2).unwrap();
+    let spec = |text: &str| text.parse::<DensitySpec>().unwrap();
+    let chosen = fit("gmm:auto", codes).density;
+    assert!(chosen.answers(spec("gmm:auto")) && chosen.answers(chosen.spec()));
+    assert!(!chosen.answers(spec("gmm-diag:auto")) && !chosen.answers(spec("gmm:30")));
+    let back: Density = serde_json::from_str(&serde_json::to_string(&chosen).unwrap()).unwrap();
+    assert_eq!(back, chosen);
+    let DensitySpec::Gmm { components, covariance } = chosen.spec() else { panic!("{}", chosen.spec()) };
+    let named = fit(&DensitySpec::Gmm { components, covariance }.to_string(), codes).density;
+    assert!(named.answers(chosen.spec()) && !named.answers(spec("gmm:auto")), "nobody chose its size");
+    assert!(fit("gaussian", codes).density.answers(DensitySpec::Gaussian));
+}
+
+#[test]
 fn inconsistent_stored_densities_are_errors() {
     let values = codes(13, 300);
     let codes = Matrix::new(&values, 2).unwrap();

@@ -104,6 +104,9 @@ pub enum MetricError {
         /// Index of the first such score.
         index: usize,
     },
+    /// The weights of a classifier cannot be used.
+    #[error("the classifier's weights cannot be used: {0}")]
+    Classifier(&'static str),
     /// An eigenvalue iteration did not converge.
     #[error("the eigenvalue iteration did not converge")]
     NoConvergence,

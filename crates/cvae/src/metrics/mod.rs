@@ -10,9 +10,10 @@
 //! | What do codes know about labels? | [`knn_accuracy`], [`LinearProbe`] |
 //! | How are codes spread? | [`latent_rms`], [`active_units`], [`effective_rank`] |
 //! | Are they like the prior? | [`mmd_to_prior`], [`sliced_w2_to_prior`] |
-//! | Are samples like the data? | [`mmd`], [`frechet_distance`], [`Manifold`] |
+//! | Are samples like the data? | [`mmd`], [`frechet_distance`], [`Manifold`], in the features of a [`Classifier`] |
 //! | Do scores rank anomalies first? | [`auroc`], [`average_precision`] |
 
+mod classifier;
 mod error;
 mod frechet;
 mod latent;
@@ -27,6 +28,7 @@ mod reconstruction;
 mod sliced;
 mod ssim;
 
+pub use classifier::Classifier;
 pub use error::MetricError;
 pub(crate) use error::{same_shape, same_width};
 pub use frechet::{Moments, frechet_distance};

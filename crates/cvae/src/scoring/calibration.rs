@@ -9,6 +9,8 @@ use crate::metrics::MetricError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CalibrationKind {
+    /// The score as it is, for a single term whose units are to be kept.
+    None,
     /// `−ln p` with `p` the conformal p-value of the score among held-out ones, `(1 + #{held ≥ s})/(n + 1)`.
     /// Insensitive to outliers; scores above all held-out ones are equal.
     Rank,
@@ -20,6 +22,8 @@ pub enum CalibrationKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", rename_all = "lowercase")]
 pub enum Calibration {
+    /// See [`CalibrationKind::None`].
+    None,
     /// See [`CalibrationKind::Rank`].
     Rank {
         /// Held-out scores in rising order.
@@ -38,6 +42,7 @@ pub enum Calibration {
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Stored {
+    None,
     Rank { held_out: Vec<f64> },
     Standard { mean: f64, deviation: f64 },
 }
@@ -47,6 +52,7 @@ impl TryFrom<Stored> for Calibration {
 
     fn try_from(stored: Stored) -> Result<Self, ScoreError> {
         match stored {
+            Stored::None => Ok(Self::None),
             Stored::Rank { held_out } => Self::fit(CalibrationKind::Rank, &held_out),
             Stored::Standard { mean, deviation } => {
                 if !(mean.is_finite() && deviation.is_finite() && deviation > 0.0) {
@@ -70,6 +76,7 @@ impl Calibration {
             return Err(ScoreError::TooFewScores { needed: 1, scores: 0 });
         }
         Ok(match kind {
+            CalibrationKind::None => Self::None,
             CalibrationKind::Rank => Self::Rank { held_out: sorted },
             CalibrationKind::Standard => {
                 let count = sorted.len() as f64;
@@ -84,6 +91,7 @@ impl Calibration {
     /// A score on the common scale.
     pub fn apply(&self, score: f64) -> f64 {
         match self {
+            Self::None => score,
             Self::Rank { held_out } => {
                 let at_least = held_out.len() - held_out.partition_point(|&held| held < score);
                 -(((1 + at_least) as f64) / ((held_out.len() + 1) as f64)).ln()

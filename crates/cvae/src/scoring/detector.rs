@@ -144,6 +144,12 @@ impl FittedTerm {
 }
 
 impl Detector {
+    /// [`Term::Reconstruction`] alone in its own units, which needs nothing to be fitted.
+    pub fn of_reconstruction() -> Self {
+        let part = CalibratedTerm { term: FittedTerm::Reconstruction, calibration: Calibration::None };
+        Self { terms: vec![part], threshold: None }
+    }
+
     /// Fits every term and calibrates it on `held_out` rows, which the model was not trained on. Terms of
     /// the code are fitted on `train_codes`.
     ///
