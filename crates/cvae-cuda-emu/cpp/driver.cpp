@@ -9,9 +9,11 @@
 #include "streams.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -63,20 +65,50 @@ CUresult launch(void *function, const unsigned (&grid)[3], const unsigned (&bloc
 
 // ---- Control, for the Rust side of this crate ----
 
-API int emu_set(const char *name, uint64_t value) {
-  Guard guard(lock);
-  const std::map<std::string, uint64_t *> fields = {
+namespace {
+
+// The option called `name`, or null.
+uint64_t *option(const std::string &name) {
+  static const std::map<std::string, uint64_t *> fields = {
       {"seed", &emu::options.seed},
       {"memory", &emu::options.memory},
       {"multiprocessors", &emu::options.multiprocessors},
       {"device", &emu::options.device},
       {"driver_version", &emu::options.driver_version},
       {"fail_launch", &emu::options.fail_launch},
+      {"fail_allocation", &emu::options.fail_allocation},
       {"early_streams", &emu::options.early_streams},
   };
   const auto found = fields.find(name);
-  if (found == fields.end()) return INVALID_VALUE;
-  *found->second = value;
+  return found == fields.end() ? nullptr : found->second;
+}
+
+// Options of a program that knows nothing of the emulator: CVAE_CUDA_EMU="memory=1000000,fail_launch=3".
+__attribute__((constructor)) void read_environment() {
+  const char *text = std::getenv("CVAE_CUDA_EMU");
+  if (!text) return;
+  std::stringstream words(text);
+  for (std::string word; std::getline(words, word, ',');) {
+    const size_t equals = word.find('=');
+    uint64_t *field = option(word.substr(0, equals));
+    char *end = nullptr;
+    const char *digits = equals == std::string::npos ? "" : word.c_str() + equals + 1;
+    const uint64_t value = std::strtoull(digits, &end, 10);
+    if (!field || !*digits || *end) {
+      std::fprintf(stderr, "CVAE_CUDA_EMU: `%s` is no option of the emulated driver\n", word.c_str());
+      std::abort();
+    }
+    *field = value;
+  }
+}
+
+} // namespace
+
+API int emu_set(const char *name, uint64_t value) {
+  Guard guard(lock);
+  uint64_t *field = option(name);
+  if (!field) return INVALID_VALUE;
+  *field = value;
   return SUCCESS;
 }
 
@@ -84,6 +116,7 @@ API int emu_get(const char *name, uint64_t *value) {
   Guard guard(lock);
   const std::map<std::string, uint64_t> fields = {
       {"launches", launches},
+      {"allocations", allocations},
       {"device_allocations", emu::device_memory().count()},
       {"device_bytes", emu::device_memory().bytes()},
       {"host_allocations", emu::pinned_memory().count()},
@@ -110,7 +143,7 @@ API void emu_remove_site(size_t index) { emu::remove_site(index); }
 API void emu_revive() {
   Guard guard(lock);
   lost = SUCCESS;
-  launches = 0;
+  launches = allocations = 0;
 }
 
 // ---- Device and context ----
@@ -176,7 +209,15 @@ API CUresult cuGetErrorName(int error, const char **text) {
   return SUCCESS;
 }
 
-API CUresult cuGetErrorString(int error, const char **text) { return cuGetErrorName(error, text); }
+API CUresult cuGetErrorString(int error, const char **text) {
+  switch (error) {
+  case OUT_OF_MEMORY: *text = "out of memory"; break;
+  case ILLEGAL_ADDRESS: *text = "an illegal memory access was encountered"; break;
+  case LAUNCH_FAILED: *text = "unspecified launch failure"; break;
+  default: *text = "an error of the emulated driver";
+  }
+  return SUCCESS;
+}
 
 // ---- Memory ----
 
@@ -184,6 +225,7 @@ API CUresult cuMemAlloc_v2(DevicePointer *pointer, size_t bytes) {
   Guard guard(lock);
   if (lost != SUCCESS) return lost;
   if (!bytes) return INVALID_VALUE;
+  if (++allocations == emu::options.fail_allocation) return OUT_OF_MEMORY;
   if (bytes > emu::options.memory || emu::device_memory().bytes() > emu::options.memory - bytes) return OUT_OF_MEMORY;
   void *start = emu::device_memory().allocate(bytes);
   *pointer = reinterpret_cast<DevicePointer>(start);

@@ -15,6 +15,7 @@ struct Options {
   uint64_t driver_version = 13000;
   uint64_t fail_launch = 0;      // the launch with this number, counted from 1, loses the device
   uint64_t early_streams = 0;    // 1: stream operations run when issued, else when somebody waits for them
+  uint64_t fail_allocation = 0;  // the allocation of device memory with this number, counted from 1, finds no memory
 };
 
 extern Options options;

@@ -57,7 +57,7 @@ using Guard = std::lock_guard<std::recursive_mutex>;
 inline int context_token;
 inline int module_token;
 inline int lost = SUCCESS;  // the error that every call returns once the device is lost
-inline uint64_t launches = 0;
+inline uint64_t launches = 0, allocations = 0;  // since the device was last revived
 inline uint64_t modules = 0, graphs = 0, graph_execs = 0;
 inline std::map<Stream *, std::unique_ptr<Stream>> streams;
 inline std::map<Event *, std::unique_ptr<Event>> events;

@@ -38,6 +38,8 @@ pub struct Options {
     pub driver_version: u64,
     /// The number, counted from 1, of the launch that loses the device; 0 for none.
     pub fail_launch: u64,
+    /// The number, counted from 1, of the allocation of device memory that finds none; 0 for none.
+    pub fail_allocation: u64,
     /// Whether stream operations run when they are issued, instead of when somebody waits for them.
     pub early_streams: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Options {
             device: true,
             driver_version: 13_000,
             fail_launch: 0,
+            fail_allocation: 0,
             early_streams: false,
         }
     }
@@ -61,6 +64,8 @@ impl Default for Options {
 pub struct Statistics {
     /// Kernels run since the device was last revived.
     pub launches: u64,
+    /// Allocations of device memory tried since then.
+    pub allocations: u64,
     /// Live allocations of device memory.
     pub device_allocations: u64,
     /// Bytes of them.
@@ -103,12 +108,18 @@ pub struct Site {
 }
 
 /// The loaded emulated driver. There is one per process; its options are the process's.
+///
+/// Another program can be run on it by putting the folder of [`Emulator::library`] into `LD_LIBRARY_PATH`. It takes its
+/// options from the variable [`Emulator::VARIABLE`], as `memory=1000000,fail_launch=3`.
 #[derive(Clone, Copy, Debug)]
 pub struct Emulator {
     library: &'static Library,
 }
 
 impl Emulator {
+    /// The environment variable with options for programs that do not know the emulator; named as in [`Options`].
+    pub const VARIABLE: &str = "CVAE_CUDA_EMU";
+
     /// The file of the emulated driver.
     pub fn library() -> &'static Path {
         Path::new(env!("CVAE_CUDA_EMU_LIBRARY"))
@@ -140,6 +151,7 @@ impl Emulator {
             (c"device", u64::from(options.device)),
             (c"driver_version", options.driver_version),
             (c"fail_launch", options.fail_launch),
+            (c"fail_allocation", options.fail_allocation),
             (c"early_streams", u64::from(options.early_streams)),
         ];
         self.call::<unsafe extern "C" fn(), _>(c"emu_revive", |revive| {
@@ -159,6 +171,7 @@ impl Emulator {
     pub fn statistics(self) -> Statistics {
         Statistics {
             launches: self.get(c"launches"),
+            allocations: self.get(c"allocations"),
             device_allocations: self.get(c"device_allocations"),
             device_bytes: self.get(c"device_bytes"),
             host_allocations: self.get(c"host_allocations"),

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUresult};
-use cvae_core::{CompileError, DeviceError, RunError};
+
+use crate::fault::Named;
+pub(crate) use crate::fault::{Driven, Fault};
 
 /// Types that may be copied between host and device byte by byte.
 ///
@@ -25,51 +27,6 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for f32 {}
 // SAFETY: plain numbers.
 unsafe impl Plain for f64 {}
-
-/// A failed driver call.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// Not enough memory.
-    Memory { bytes: usize, what: &'static str },
-    /// Anything else.
-    Driver { operation: &'static str, source: DriverError },
-}
-
-/// Result of a driver call.
-pub(crate) type Driven<T> = Result<T, Fault>;
-
-impl Fault {
-    pub(crate) fn device_error(device: &str, operation: &'static str, source: DriverError) -> DeviceError {
-        DeviceError { device: device.to_owned(), operation, source: Box::new(source) }
-    }
-
-    /// The fault as an error of a running executable.
-    pub(crate) fn run(self, device: &str) -> RunError {
-        match self {
-            Self::Memory { bytes, what } => RunError::Memory { bytes, what },
-            Self::Driver { operation, source } => Self::device_error(device, operation, source).into(),
-        }
-    }
-
-    /// The fault as an error of a compilation.
-    pub(crate) fn compile(self, device: &str) -> CompileError {
-        match self {
-            Self::Memory { bytes, what } => CompileError::Memory { bytes, what },
-            Self::Driver { operation, source } => Self::device_error(device, operation, source).into(),
-        }
-    }
-}
-
-/// Names the operation of a failed call.
-trait Named<T> {
-    fn named(self, operation: &'static str) -> Driven<T>;
-}
-
-impl<T> Named<T> for Result<T, DriverError> {
-    fn named(self, operation: &'static str) -> Driven<T> {
-        self.map_err(|source| Fault::Driver { operation, source })
-    }
-}
 
 /// A GPU with its primary context retained.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ mod data;
 mod detect;
 mod driver;
 mod executable;
+mod fault;
 mod inputs;
 mod launch;
 mod layout;
