@@ -28,6 +28,7 @@
 mod arena;
 mod backend;
 mod executable;
+mod frozen;
 mod infer;
 mod kernels;
 mod params;
@@ -38,3 +39,6 @@ mod simd;
 mod team;
 
 pub use backend::{CpuBackend, Level};
+pub use frozen::{
+    ByteLevels, FreezeError, Frozen, FrozenLayer, FrozenModel, FrozenPrecision, FrozenWeights, Workspace,
+};

@@ -6,8 +6,12 @@ use super::element::Block;
 use super::math::{exp_m1, normal_cdf, sigmoid, tanh};
 use crate::simd::Simd;
 
+/// `act(a)`
+///
+/// # Safety
+/// The instruction set of `S`.
 #[inline(always)]
-unsafe fn value<S: Simd>(activation: Activation, a: S::V) -> S::V {
+pub(super) unsafe fn value<S: Simd>(activation: Activation, a: S::V) -> S::V {
     // SAFETY: register operations only.
     unsafe {
         let zero = S::splat(0.0);
@@ -90,6 +94,7 @@ macro_rules! each_activation {
         }
     };
 }
+pub(super) use each_activation;
 
 /// `output = act(input)` over a block.
 ///

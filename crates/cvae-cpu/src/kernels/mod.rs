@@ -2,6 +2,8 @@
 #![allow(clippy::needless_range_loop, reason = "plain counted loops over constant bounds keep the tile in registers")]
 
 pub(crate) mod activation;
+pub(crate) mod dense;
+pub(crate) mod dense_i8;
 pub(crate) mod element;
 pub(crate) mod gather;
 pub(crate) mod latent;

@@ -1,5 +1,7 @@
 //! One table of entry points per instruction set.
 
+use super::dense::Dense;
+use super::dense_i8::{DenseI8, Quantize};
 use super::element::{Block, Element};
 use super::gather::{BatchMajor, Gather};
 use super::linear::{Expand, Partial, Reduce};
@@ -11,6 +13,8 @@ use crate::simd::Simd;
 pub(crate) struct Kernels {
     /// Floats in a vector; a panel is two vectors wide.
     pub(crate) lanes: usize,
+    /// Rows of the register tile of a frozen layer.
+    pub(crate) tile: usize,
     pub(crate) partial: unsafe fn(&Partial),
     pub(crate) expand: unsafe fn(&Expand),
     pub(crate) reduce: unsafe fn(&Reduce),
@@ -22,6 +26,9 @@ pub(crate) struct Kernels {
     pub(crate) apply: unsafe fn(&Apply),
     pub(crate) square_sum: unsafe fn(*const f32, usize) -> f64,
     pub(crate) multiply_adds: unsafe fn() -> u64,
+    pub(crate) dense: unsafe fn(&Dense),
+    pub(crate) dense_i8: unsafe fn(&DenseI8),
+    pub(crate) quantize: unsafe fn(&Quantize),
 }
 
 impl Kernels {
@@ -37,7 +44,7 @@ macro_rules! level {
         $(#[$cfg])*
         pub(crate) mod $name {
             use super::*;
-            use crate::kernels::{element, gather, linear, linear_grad, optimizer, peak};
+            use crate::kernels::{dense, dense_i8, element, gather, linear, linear_grad, optimizer, peak};
 
             macro_rules! entry {
                 ($kernel:ident, $path:path, ($d($arg:ident: $ty:ty),*) $d(-> $ret:ty)?) => {
@@ -63,10 +70,14 @@ macro_rules! level {
             entry!(square_sum, optimizer::square_sum::<$simd>, (p: *const f32, count: usize) -> f64);
 
             entry!(multiply_adds, peak::multiply_adds::<$simd>, () -> u64);
+            entry!(dense_layer, dense::dense::<$simd>, (q: &Dense));
+            entry!(dense_layer_i8, dense_i8::dense_i8::<$simd>, (q: &DenseI8));
+            entry!(quantize, dense_i8::quantize::<$simd>, (q: &Quantize));
 
             /// The table.
             pub(crate) static KERNELS: Kernels = Kernels {
                 lanes: <$simd as Simd>::LANES,
+                tile: <$simd as Simd>::TILE,
                 partial,
                 expand,
                 reduce,
@@ -78,6 +89,9 @@ macro_rules! level {
                 apply,
                 square_sum,
                 multiply_adds,
+                dense: dense_layer,
+                dense_i8: dense_layer_i8,
+                quantize,
             };
         }
     };

@@ -1,0 +1,232 @@
+//! Weights in the layout that kernels want.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cvae_core::{Activation, CompileError, Entry, KernelChoice, Unsupported};
+
+use super::error::FreezeError;
+use super::model::{FrozenLayer, FrozenModel, FrozenPrecision, FrozenWeights};
+use super::workspace::Workspace;
+use crate::arena::{Arena, Offsets};
+use crate::backend::Level;
+use crate::kernels::dense_i8::Quantizer;
+use crate::kernels::table::Kernels;
+use crate::simd::int8::GROUP;
+
+/// Bytes of a float.
+const FLOAT: usize = size_of::<f32>();
+
+/// A frozen model packed for one instruction set; cloning it shares the weights.
+#[derive(Clone)]
+pub struct Frozen {
+    packed: Arc<Packed>,
+}
+
+impl std::fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Packed { level, layers, encoder, .. } = &*self.packed;
+        f.debug_struct("Frozen")
+            .field("level", level)
+            .field("precision", &self.precision())
+            .field("encoder", encoder)
+            .field("layers", &layers.len())
+            .finish()
+    }
+}
+
+impl Frozen {
+    /// Checks a model and packs it for `level`.
+    ///
+    /// # Errors
+    /// Whatever [`FrozenModel::validate`] finds, a processor without the level, or no memory.
+    pub fn new(model: &FrozenModel, level: Level) -> Result<Self, FreezeError> {
+        model.validate()?;
+        let layers: Vec<&FrozenLayer> = model.layers().collect();
+        Ok(Self { packed: Arc::new(Packed::new(&layers, model.encoder.len(), model.precision(), level)?) })
+    }
+
+    /// The instruction set it is packed for.
+    pub fn level(&self) -> Level {
+        self.packed.level
+    }
+
+    /// How weights are stored.
+    pub fn precision(&self) -> FrozenPrecision {
+        self.packed.precision
+    }
+
+    /// Elements of a row.
+    pub fn width(&self) -> usize {
+        self.packed.widths(Entry::Reconstruct).0
+    }
+
+    /// Elements of a code.
+    pub fn latent(&self) -> usize {
+        self.packed.widths(Entry::Decode).0
+    }
+
+    /// The kernel of each layer, the encoder's first.
+    pub fn kernels(&self) -> Vec<KernelChoice> {
+        let packed = &*self.packed;
+        let choice = |layer: &Layer| {
+            let kernel = match layer.weights {
+                Weights::F32 => "dense",
+                Weights::Int8 { .. } => "dense_i8",
+            };
+            KernelChoice {
+                op: format!("dense {} -> {}, {}", layer.inputs, layer.units, layer.activation),
+                kernel: format!("{}::{kernel}", packed.level),
+            }
+        };
+        packed.layers.iter().map(choice).collect()
+    }
+
+    /// Buffers and `threads − 1` worker threads (0 counts as 1) for one caller.
+    ///
+    /// # Errors
+    /// No memory, no threads, or more threads than [`crate::CpuBackend::MAX_THREADS`].
+    pub fn workspace(&self, threads: usize) -> Result<Workspace, FreezeError> {
+        Ok(Workspace::new(Arc::clone(&self.packed), threads)?)
+    }
+}
+
+/// The weights of a layer; offsets are floats of the arena.
+#[derive(Clone, Copy)]
+pub(super) enum Weights {
+    /// `[panel][input][PW]` floats.
+    F32,
+    /// `[panel][group][PW][4]` bytes.
+    Int8 {
+        /// `[panel][PW]` integers: what sums begin with.
+        start: usize,
+        /// `[panel][PW]` floats.
+        scale: usize,
+        /// How inputs become bytes.
+        quantizer: Quantizer,
+    },
+}
+
+/// A packed layer; offsets are floats of the arena.
+pub(super) struct Layer {
+    pub(super) inputs: usize,
+    pub(super) units: usize,
+    pub(super) activation: Activation,
+    /// Panels of outputs.
+    pub(super) panels: usize,
+    pub(super) w: usize,
+    /// `[panel][PW]`
+    pub(super) bias: usize,
+    pub(super) weights: Weights,
+    /// Bytes of the weights.
+    pub(super) bytes: usize,
+}
+
+impl Layer {
+    /// Groups of inputs of an int8 layer.
+    pub(super) fn groups(&self) -> usize {
+        self.inputs.div_ceil(GROUP)
+    }
+}
+
+/// Every layer, packed into one allocation that is never written again.
+pub(super) struct Packed {
+    pub(super) level: Level,
+    pub(super) kernels: &'static Kernels,
+    pub(super) precision: FrozenPrecision,
+    pub(super) layers: Vec<Layer>,
+    /// Layers of the encoder.
+    encoder: usize,
+    pub(super) arena: Arena,
+}
+
+impl Packed {
+    /// Packs layers that have been checked.
+    pub(super) fn new(
+        layers: &[&FrozenLayer],
+        encoder: usize,
+        precision: FrozenPrecision,
+        level: Level,
+    ) -> Result<Self, CompileError> {
+        let Some(kernels) = level.kernels() else {
+            let (backend, missing) = (level.id().to_string(), level.requirement().to_owned());
+            return Err(Unsupported::Unavailable { backend, missing }.into());
+        };
+        let width = kernels.panel();
+        let mut offsets = Offsets::default();
+        let placed: Vec<Layer> = layers.iter().map(|layer| place(layer, width, &mut offsets)).collect();
+        let arena = Arena::new(offsets.len(), "the frozen weights")?;
+        for (layer, numbers) in placed.iter().zip(layers) {
+            pack(layer, numbers, width, &arena);
+        }
+        Ok(Self { level, kernels, precision, layers: placed, encoder, arena })
+    }
+
+    /// The layers of an entry.
+    pub(super) fn entry(&self, entry: Entry) -> Range<usize> {
+        match entry {
+            Entry::Encode => 0..self.encoder,
+            Entry::Decode => self.encoder..self.layers.len(),
+            Entry::Reconstruct => 0..self.layers.len(),
+        }
+    }
+
+    /// Elements of an input row and of an output row.
+    pub(super) fn widths(&self, entry: Entry) -> (usize, usize) {
+        let layers = self.entry(entry);
+        (self.layers[layers.start].inputs, self.layers[layers.end - 1].units)
+    }
+}
+
+/// Reserves the parts of a layer.
+fn place(layer: &FrozenLayer, width: usize, offsets: &mut Offsets) -> Layer {
+    let (inputs, units) = (layer.inputs, layer.units);
+    let panels = units.div_ceil(width);
+    let lanes = panels * width;
+    let (bytes, weights) = match &layer.weights {
+        FrozenWeights::F32(_) => (lanes * inputs * FLOAT, Weights::F32),
+        FrozenWeights::Int8 { input, .. } => {
+            let quantizer = Quantizer { inverse: input.step.recip(), zero: f32::from(input.zero) };
+            let weights = Weights::Int8 { start: offsets.take(lanes), scale: offsets.take(lanes), quantizer };
+            (lanes * inputs.div_ceil(GROUP) * GROUP, weights)
+        }
+    };
+    let (w, bias) = (offsets.take(bytes / FLOAT), offsets.take(lanes));
+    Layer { inputs, units, activation: layer.activation, panels, w, bias, weights, bytes }
+}
+
+/// Fills the parts of a layer; what lies beyond its units and inputs stays 0.
+fn pack(layer: &Layer, numbers: &FrozenLayer, width: usize, arena: &Arena) {
+    let (inputs, units) = (layer.inputs, layer.units);
+    // SAFETY: `place` reserved `count` floats at each of these offsets, nobody else knows the arena yet, and
+    // zeroed memory is valid for integers too.
+    let part = |offset: usize, count: usize| unsafe { std::slice::from_raw_parts_mut(arena.at(offset), count) };
+    part(layer.bias, units).copy_from_slice(&numbers.bias);
+    match (&numbers.weights, layer.weights) {
+        (FrozenWeights::F32(weights), _) => {
+            let w = part(layer.w, layer.bytes / FLOAT);
+            for (unit, row) in weights.chunks_exact(inputs).enumerate() {
+                for (input, weight) in row.iter().enumerate() {
+                    w[(unit / width * inputs + input) * width + unit % width] = *weight;
+                }
+            }
+        }
+        (FrozenWeights::Int8 { values, scales, input }, Weights::Int8 { start, scale, .. }) => {
+            // SAFETY: as above.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(arena.at(layer.w).cast::<i8>(), layer.bytes) };
+            // SAFETY: as above.
+            let start = unsafe { std::slice::from_raw_parts_mut(arena.at(start).cast::<i32>(), units) };
+            let scale = part(scale, units);
+            for (unit, row) in values.chunks_exact(inputs).enumerate() {
+                for (k, value) in row.iter().enumerate() {
+                    let group = unit / width * layer.groups() + k / GROUP;
+                    bytes[(group * width + unit % width) * GROUP + k % GROUP] = *value;
+                }
+                let sum: i32 = row.iter().map(|value| i32::from(*value)).sum();
+                start[unit] = -i32::from(input.zero) * sum;
+                scale[unit] = scales[unit] * input.step;
+            }
+        }
+        (FrozenWeights::Int8 { .. }, Weights::F32) => unreachable!("`place` keeps the kind of the weights"),
+    }
+}

@@ -1,0 +1,384 @@
+//! What one caller needs beside the shared weights, and how a call is divided among threads.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cvae_core::{CompileError, Entry, RunError, Unsupported};
+
+use super::packed::{Layer, Packed, Weights};
+use crate::arena::{Arena, Offsets};
+use crate::backend::CpuBackend;
+use crate::kernels::dense::Dense;
+use crate::kernels::dense_i8::{DenseI8, Output, Quantize, Quantizer};
+use crate::kernels::linear::Tiles;
+use crate::pool::{Barrier, Pool, Turn};
+use crate::team::{Member, part};
+
+/// Bytes of the activations that a thread works on at a time: half of a second-level cache.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Most rows of a chunk.
+const CHUNK_ROWS: usize = 512;
+/// Weights of a layer, in bytes, below which one thread reads them faster than several can meet.
+const SHARE_BYTES: usize = 16 * 1024;
+/// Bytes of a float.
+const FLOAT: usize = size_of::<f32>();
+
+/// One caller's buffers and worker threads for a frozen model. See [`super`] for what it is part of.
+///
+/// Calls allocate nothing, lock nothing and start no thread. Every number of threads gives the same bits, and a
+/// row's result does not depend on the rows beside it.
+pub struct Workspace {
+    packed: Arc<Packed>,
+    pool: Pool,
+    barrier: Barrier,
+    /// Buffers of each thread, and after them a set that all share.
+    arena: Arena,
+    buffers: Buffers,
+    /// Rows of a chunk.
+    chunk: usize,
+}
+
+impl std::fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workspace").field("threads", &self.pool.threads()).field("chunk", &self.chunk).finish()
+    }
+}
+
+/// Offsets, in floats, within one set of buffers.
+struct Buffers {
+    /// Two activations, written in turn.
+    activations: [usize; 2],
+    /// Quantised rows of the caller.
+    input: usize,
+    /// Sums on their way out of a kernel.
+    sums: usize,
+    /// Floats of a set.
+    len: usize,
+}
+
+/// Rows on their way through the layers.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// Floats at a stride.
+    Real(*const f32, usize),
+    /// Bytes at a stride.
+    Bytes(*const u8, usize),
+}
+
+/// The caller's slices, shared by the threads of a call.
+#[derive(Clone, Copy)]
+struct Io {
+    input: *const f32,
+    out: *mut f32,
+}
+
+// SAFETY: threads read the input and write disjoint rows or columns of the output.
+unsafe impl Sync for Io {}
+
+impl Io {
+    /// The pointers from row `row` on, for rows of `from` and `to` values.
+    ///
+    /// # Safety
+    /// The row exists.
+    unsafe fn row(&self, row: usize, (from, to): (usize, usize)) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self { input: self.input.add(row * from), out: self.out.add(row * to) } }
+    }
+}
+
+impl Workspace {
+    pub(super) fn new(packed: Arc<Packed>, threads: usize) -> Result<Self, CompileError> {
+        let (threads, max) = (threads.max(1), CpuBackend::MAX_THREADS);
+        if threads > max {
+            let backend = packed.level.id().to_string();
+            return Err(Unsupported::TooLarge { backend, what: "threads", max, asked: threads }.into());
+        }
+        let chunk = chunk_rows(&packed);
+        let buffers = buffers(&packed, chunk);
+        Ok(Self {
+            arena: Arena::new(buffers.len * (threads + 1), "the inference buffers")?,
+            pool: Pool::new(threads)?,
+            barrier: Barrier::new(threads),
+            packed,
+            buffers,
+            chunk,
+        })
+    }
+
+    /// Threads of a call, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Runs `entry` on row-major rows and writes one row of results for each. An int8 model takes NaN for the
+    /// smallest value it knows.
+    ///
+    /// # Errors
+    /// [`RunError::Length`] when the input is no whole number of rows, at least one, or `out` has not as many.
+    pub fn infer(&mut self, entry: Entry, input: &[f32], out: &mut [f32]) -> Result<(), RunError> {
+        let widths = self.packed.widths(entry);
+        let rows = input.len() / widths.0;
+        if input.len() != rows * widths.0 || rows == 0 {
+            return Err(RunError::Length {
+                what: "the input",
+                expected: rows.max(1) * widths.0,
+                found: input.len(),
+            });
+        }
+        if out.len() != rows * widths.1 {
+            return Err(RunError::Length { what: "the output", expected: rows * widths.1, found: out.len() });
+        }
+        let io = Io { input: input.as_ptr(), out: out.as_mut_ptr() };
+        self.run(self.packed.entry(entry), widths, rows, io);
+        Ok(())
+    }
+
+    fn run(&mut self, layers: Range<usize>, widths: (usize, usize), rows: usize, io: Io) {
+        let packed = &*self.packed;
+        let layers = &packed.layers[layers];
+        let threads = self.pool.threads();
+        let (arena, buffers, barrier, chunk) = (&self.arena, &self.buffers, &self.barrier, self.chunk);
+        let together = Set { arena, buffers, first: threads };
+        let tile = packed.kernels.tile;
+        let bytes: usize = layers.iter().map(|layer| layer.bytes).sum();
+        let few = rows < threads * tile;
+        if threads == 1 || few && bytes * rows < SHARE_BYTES * layers.len() {
+            let own = Set { arena, buffers, first: 0 };
+            // SAFETY: the rows exist, and this thread alone uses its buffers.
+            unsafe { alone(packed, layers, widths, 0..rows, chunk, io, &own) };
+            return;
+        }
+        let io = &io;
+        self.pool.run(&|thread| {
+            let own = Set { arena, buffers, first: thread };
+            let member = Member { thread, threads };
+            if few {
+                let mut turn = barrier.turn(thread);
+                let mut chunks = Tiles::new(rows, chunk);
+                while let Some((first, count)) = chunks.next() {
+                    let pass = Pass { packed, layers, member, own: &own, shared: &together };
+                    // SAFETY: the rows exist, and every thread makes the same passes.
+                    unsafe { pass.forward(io.row(first, widths), count, || meet(barrier, thread, &mut turn)) };
+                    meet(barrier, thread, &mut turn);
+                }
+            } else {
+                // SAFETY: the rows exist, and this thread alone has them and its buffers.
+                unsafe { alone(packed, layers, widths, part(rows, member), chunk, *io, &own) };
+            }
+        });
+    }
+}
+
+/// Waits for all threads.
+fn meet(barrier: &Barrier, thread: usize, turn: &mut Turn) {
+    barrier.arrive(thread, turn);
+    barrier.wait(turn);
+}
+
+/// One thread takes some rows through the layers, chunk by chunk.
+///
+/// # Safety
+/// The rows exist; nobody else uses them or the buffers.
+unsafe fn alone(
+    packed: &Packed,
+    layers: &[Layer],
+    widths: (usize, usize),
+    rows: Range<usize>,
+    chunk: usize,
+    io: Io,
+    own: &Set<'_>,
+) {
+    let member = Member { thread: 0, threads: 1 };
+    let pass = Pass { packed, layers, member, own, shared: own };
+    let mut chunks = Tiles::new(rows.len(), chunk);
+    while let Some((first, count)) = chunks.next() {
+        // SAFETY: the caller's promise.
+        unsafe { pass.forward(io.row(rows.start + first, widths), count, || ()) };
+    }
+}
+
+/// A set of buffers.
+struct Set<'a> {
+    arena: &'a Arena,
+    buffers: &'a Buffers,
+    /// Position among the sets.
+    first: usize,
+}
+
+impl Set<'_> {
+    fn at(&self, offset: usize) -> *mut f32 {
+        self.arena.at(self.first * self.buffers.len + offset)
+    }
+}
+
+/// One thread's share of some rows' way through some layers.
+struct Pass<'a> {
+    packed: &'a Packed,
+    layers: &'a [Layer],
+    /// Which outputs of every layer are this thread's.
+    member: Member,
+    /// Buffers of this thread.
+    own: &'a Set<'a>,
+    /// Activations of all threads of the pass.
+    shared: &'a Set<'a>,
+}
+
+impl Pass<'_> {
+    /// Takes `rows` rows from `io.input` to `io.out`. Between layers, `meet` waits for the other threads.
+    ///
+    /// # Safety
+    /// The rows exist and are no more than a chunk; the threads of the pass call this together.
+    unsafe fn forward(&self, io: Io, rows: usize, mut meet: impl FnMut()) {
+        let width = self.packed.kernels.panel();
+        let mut x = Rows::Real(io.input, self.layers[0].inputs);
+        for (index, layer) in self.layers.iter().enumerate() {
+            if index > 0 {
+                meet();
+            }
+            let buffer = self.shared.at(self.shared.buffers.activations[index % 2]);
+            let next = self.layers.get(index + 1);
+            let output = match next.map(|next| next.weights) {
+                None => Output::Real { y: io.out, stride: layer.units },
+                Some(Weights::F32) => Output::Real { y: buffer, stride: float_stride(layer.units, width) },
+                Some(Weights::Int8 { quantizer, .. }) => {
+                    Output::Bytes { y: buffer.cast(), stride: byte_stride(layer.units, width), quantizer }
+                }
+            };
+            // SAFETY: the buffers hold a chunk of any layer's activations, and the last one goes to the
+            // caller; the layers before are complete, and the panels are this thread's.
+            unsafe { self.layer(layer, x, rows, output) };
+            x = match output {
+                Output::Real { y, stride } => Rows::Real(y, stride),
+                Output::Bytes { y, stride, .. } => Rows::Bytes(y, stride),
+            };
+        }
+    }
+
+    /// This thread's panels of a layer.
+    ///
+    /// # Safety
+    /// As [`Pass::forward`] says of its buffers.
+    unsafe fn layer(&self, layer: &Layer, x: Rows, rows: usize, output: Output) {
+        let Packed { kernels, arena, .. } = self.packed;
+        let panels = part(layer.panels, self.member);
+        let panels = (panels.start, panels.end);
+        match (layer.weights, x, output) {
+            (Weights::F32, Rows::Real(x, x_stride), Output::Real { y, stride: y_stride }) => {
+                let query = Dense {
+                    x,
+                    x_stride,
+                    rows,
+                    inputs: layer.inputs,
+                    w: arena.at(layer.w),
+                    bias: arena.at(layer.bias),
+                    activation: layer.activation,
+                    panels,
+                    units: layer.units,
+                    y,
+                    y_stride,
+                    sums: self.own.at(self.own.buffers.sums),
+                };
+                // SAFETY: the packed layer has these parts, and the processor the instruction set.
+                unsafe { (kernels.dense)(&query) };
+            }
+            (Weights::Int8 { start, scale, quantizer }, x, output) => {
+                let (x, x_stride) = match x {
+                    Rows::Bytes(x, stride) => (x, stride),
+                    // SAFETY: the own buffer holds a chunk of quantised rows.
+                    Rows::Real(x, stride) => unsafe { self.quantize(x, stride, layer.inputs, rows, quantizer) },
+                };
+                let query = DenseI8 {
+                    x,
+                    x_stride,
+                    rows,
+                    groups: layer.groups(),
+                    w: arena.at(layer.w).cast(),
+                    start: arena.at(start).cast(),
+                    scale: arena.at(scale),
+                    bias: arena.at(layer.bias),
+                    activation: layer.activation,
+                    panels,
+                    units: layer.units,
+                    output,
+                    sums: self.own.at(self.own.buffers.sums).cast(),
+                };
+                // SAFETY: as above; bytes come from a quantizer, weights were checked.
+                unsafe { (kernels.dense_i8)(&query) };
+            }
+            (Weights::F32, _, _) => unreachable!("layers are frozen in one precision"),
+        }
+    }
+
+    /// Quantises rows into this thread's buffer.
+    ///
+    /// # Safety
+    /// The rows exist and are no more than a chunk.
+    unsafe fn quantize(
+        &self,
+        x: *const f32,
+        x_stride: usize,
+        inputs: usize,
+        rows: usize,
+        quantizer: Quantizer,
+    ) -> (*const u8, usize) {
+        let kernels = self.packed.kernels;
+        let y: *mut u8 = self.own.at(self.own.buffers.input).cast();
+        let stride = byte_stride(inputs, kernels.panel());
+        // SAFETY: the caller's promise.
+        unsafe { (kernels.quantize)(&Quantize { x, x_stride, width: inputs, rows, y, stride, quantizer }) };
+        (y, stride)
+    }
+}
+
+/// Floats between rows of an activation: whole panels, and no power of two that would crowd a cache's sets.
+fn float_stride(units: usize, width: usize) -> usize {
+    let floats = units.next_multiple_of(width);
+    if floats.is_multiple_of(256) { floats + 16 } else { floats }
+}
+
+/// Bytes between rows of a quantised activation: whole panels and whole cache lines.
+fn byte_stride(units: usize, width: usize) -> usize {
+    let bytes = units.next_multiple_of(width).next_multiple_of(64);
+    if bytes.is_multiple_of(1024) { bytes + 64 } else { bytes }
+}
+
+/// Bytes that a row of `units` activations takes for its reader.
+fn row_bytes(reader: Option<Weights>, units: usize) -> usize {
+    match reader {
+        Some(Weights::Int8 { .. }) => units,
+        Some(Weights::F32) | None => units * FLOAT,
+    }
+}
+
+/// Rows whose activations beside a layer stay in a second-level cache.
+fn chunk_rows(packed: &Packed) -> usize {
+    let bytes = |index: usize| {
+        let layer = &packed.layers[index];
+        let next = packed.layers.get(index + 1).map(|layer| layer.weights);
+        row_bytes(Some(layer.weights), layer.inputs) + row_bytes(next, layer.units)
+    };
+    let widest = (0..packed.layers.len()).map(bytes).max().unwrap_or(1);
+    let tile = packed.kernels.tile;
+    (CHUNK_BYTES / widest).clamp(2 * tile, CHUNK_ROWS).next_multiple_of(tile)
+}
+
+/// Places the buffers of a chunk.
+fn buffers(packed: &Packed, chunk: usize) -> Buffers {
+    let width = packed.kernels.panel();
+    let (mut activations, mut input) = (0, 0);
+    for (index, layer) in packed.layers.iter().enumerate() {
+        if matches!(layer.weights, Weights::Int8 { .. }) {
+            input = input.max(byte_stride(layer.inputs, width) / FLOAT);
+        }
+        let floats = match packed.layers.get(index + 1).map(|next| next.weights) {
+            Some(Weights::F32) => float_stride(layer.units, width),
+            Some(Weights::Int8 { .. }) => byte_stride(layer.units, width) / FLOAT,
+            None => 0,
+        };
+        activations = activations.max(floats);
+    }
+    let mut offsets = Offsets::default();
+    let activations = [offsets.take(chunk * activations), offsets.take(chunk * activations)];
+    let (input, sums) = (offsets.take(chunk * input), offsets.take(chunk * width));
+    Buffers { activations, input, sums, len: offsets.len() }
+}

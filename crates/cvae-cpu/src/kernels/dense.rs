@@ -1,0 +1,162 @@
+//! A frozen dense layer on row-major activations: `y = act(W·x + b)`.
+//!
+//! Outputs lie in the lanes: weights are panels `[panel][input][PW]` of `PW = 2·LANES` outputs, and a tile of
+//! rows takes each weight vector once from the cache. Every output is one sum in the order of the inputs,
+//! begun with the bias, so that its bits depend neither on the other rows nor on who computes it.
+
+use cvae_core::Activation;
+
+use super::activation::{each_activation, value};
+use super::linear::{Tiles, by_rows};
+use crate::simd::Simd;
+
+/// Inputs whose weights, one panel wide, stay in the first-level cache while the rows pass by.
+const BLOCK: usize = 256;
+
+/// Some panels of a layer's outputs for some rows.
+pub(crate) struct Dense {
+    /// `[rows][x_stride]`, `inputs` of each row in use.
+    pub(crate) x: *const f32,
+    pub(crate) x_stride: usize,
+    pub(crate) rows: usize,
+    pub(crate) inputs: usize,
+    /// `[panel][inputs][PW]` from panel 0.
+    pub(crate) w: *const f32,
+    /// `[panel][PW]` from panel 0.
+    pub(crate) bias: *const f32,
+    pub(crate) activation: Activation,
+    /// First panel, and the one after the last.
+    pub(crate) panels: (usize, usize),
+    /// Outputs of the layer: what the last panel has beyond them is not written.
+    pub(crate) units: usize,
+    /// `[rows][y_stride]` from output 0.
+    pub(crate) y: *mut f32,
+    pub(crate) y_stride: usize,
+    /// `[rows][PW]`, at least four rows, of the calling thread's own: sums on their way out.
+    pub(crate) sums: *mut f32,
+}
+
+/// A contraction block.
+#[derive(Clone, Copy)]
+struct Span {
+    start: usize,
+    depth: usize,
+}
+
+/// Adds a contraction block to the sums of `MR` rows from `row`, `NR` vectors of outputs from `panel`.
+#[inline(always)]
+unsafe fn tile<S: Simd, const MR: usize, const NR: usize>(q: &Dense, row: usize, panel: usize, span: Span) {
+    let width = 2 * S::LANES;
+    // SAFETY: `Dense` promises the rows and panels, and room for their sums.
+    unsafe {
+        let sums = q.sums.add(row * NR * S::LANES);
+        let mut acc = [[S::splat(0.0); NR]; MR];
+        for i in 0..MR {
+            for j in 0..NR {
+                acc[i][j] = S::load(match span.start {
+                    0 => q.bias.add(panel * width + j * S::LANES),
+                    _ => sums.add((i * NR + j) * S::LANES),
+                });
+            }
+        }
+        let mut x = q.x.add(row * q.x_stride + span.start);
+        let mut w = q.w.add((panel * q.inputs + span.start) * width);
+        let next_panel = q.inputs * width;
+        for _ in 0..span.depth {
+            let mut b = [S::splat(0.0); NR];
+            for j in 0..NR {
+                b[j] = S::load(w.add(j / 2 * next_panel + j % 2 * S::LANES));
+            }
+            for i in 0..MR {
+                let a = S::splat(*x.add(i * q.x_stride));
+                for j in 0..NR {
+                    acc[i][j] = S::fma(a, b[j], acc[i][j]);
+                }
+            }
+            x = x.wrapping_add(1);
+            w = w.wrapping_add(width);
+        }
+        for i in 0..MR {
+            for j in 0..NR {
+                S::store(sums.add((i * NR + j) * S::LANES), acc[i][j]);
+            }
+        }
+    }
+}
+
+/// Turns the sums of all rows, `NR` vectors of outputs from `panel`, into results.
+#[inline(always)]
+unsafe fn finish<S: Simd, const NR: usize>(q: &Dense, panel: usize) {
+    let first = panel * 2 * S::LANES;
+    let whole = first + NR * S::LANES <= q.units;
+    // SAFETY: as for the tile; nothing is written beyond the layer's outputs.
+    unsafe {
+        each_activation!(q.activation, A => for row in 0..q.rows {
+            let y = q.y.add(row * q.y_stride + first);
+            for j in 0..NR {
+                let v = value::<S>(A, S::load(q.sums.add((row * NR + j) * S::LANES)));
+                if whole {
+                    S::store(y.add(j * S::LANES), v);
+                } else if first + j * S::LANES < q.units {
+                    write::<S>(y.add(j * S::LANES), q.units - first - j * S::LANES, v);
+                }
+            }
+        });
+    }
+}
+
+/// Stores the first `columns` lanes, all of them where there are more.
+#[inline(always)]
+unsafe fn write<S: Simd>(y: *mut f32, columns: usize, v: S::V) {
+    // SAFETY: the caller promises as many writable floats as are written; no vector is wider than 16 lanes.
+    unsafe {
+        if columns >= S::LANES {
+            S::store(y, v);
+        } else {
+            let mut lanes = [0.0; 16];
+            S::store(lanes.as_mut_ptr(), v);
+            y.copy_from_nonoverlapping(lanes.as_ptr(), columns);
+        }
+    }
+}
+
+/// See [`Dense`].
+///
+/// # Safety
+/// Pointers as [`Dense`] documents, at least one row; the instruction set of `S`.
+#[inline(always)]
+pub(crate) unsafe fn dense<S: Simd>(q: &Dense) {
+    let (mut panel, end) = q.panels;
+    let whole = Span { start: 0, depth: q.inputs };
+    // SAFETY: every tile lies inside the rows and panels.
+    unsafe {
+        // One or two rows have too few sums in a panel to hide the latency of an addition: take more panels.
+        while q.rows <= 2 && end - panel >= 4 / q.rows {
+            match q.rows {
+                1 => {
+                    tile::<S, 1, 8>(q, 0, panel, whole);
+                    finish::<S, 8>(q, panel);
+                }
+                _ => {
+                    tile::<S, 2, 4>(q, 0, panel, whole);
+                    finish::<S, 4>(q, panel);
+                }
+            }
+            panel += 4 / q.rows;
+        }
+        // A single tile of rows meets each weight once: blocks would only add traffic.
+        let block = if q.rows <= S::TILE { q.inputs } else { BLOCK };
+        for panel in panel..end {
+            let mut start = 0;
+            while start < q.inputs {
+                let span = Span { start, depth: block.min(q.inputs - start) };
+                let mut tiles = Tiles::new(q.rows, S::TILE);
+                while let Some((row, rows)) = tiles.next() {
+                    by_rows!(rows, tile, 2, q, row, panel, span);
+                }
+                start += span.depth;
+            }
+            finish::<S, 2>(q, panel);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Dot products of bytes, exact in 32-bit integers and therefore equal on every instruction set.
+//!
+//! Activations are unsigned and at most [`MAX_ACTIVATION`], weights signed and at least −127: a sum of two
+//! products then fits 16 bits, which is as much as AVX2 and AVX-512 BW hold between their two multiplications.
+
+use super::Simd;
+use super::portable::Portable;
+
+/// Largest quantised activation.
+pub(crate) const MAX_ACTIVATION: u8 = 127;
+/// Bytes of the contraction that one lane takes at a time.
+pub(crate) const GROUP: usize = 4;
+
+/// Lanes of 32-bit sums, each over groups of [`GROUP`] bytes.
+///
+/// # Safety
+/// As for [`Simd`]; the values behind the pointers keep the bounds above.
+pub(crate) trait Int8: Simd {
+    /// `LANES` sums.
+    type A: Copy;
+    /// `LANES` groups of bytes.
+    type B: Copy;
+    /// Rows of the register tile (`BYTE_TILE × 2` sums, and what a product needs, fit the register file).
+    const BYTE_TILE: usize;
+
+    unsafe fn load_sums(p: *const i32) -> Self::A;
+    unsafe fn store_sums(p: *mut i32, a: Self::A);
+    /// One group of activations for every lane.
+    unsafe fn broadcast(p: *const u8) -> Self::B;
+    /// A group of weights per lane.
+    unsafe fn load_weights(p: *const i8) -> Self::B;
+    /// `sums[lane] + Σ_i x[lane][i] · w[lane][i]`
+    unsafe fn dot(sums: Self::A, x: Self::B, w: Self::B) -> Self::A;
+    /// The nearest floats, ties to even.
+    unsafe fn to_floats(sums: Self::A) -> Self::V;
+    /// Stores the low byte of each lane.
+    unsafe fn store_bytes(p: *mut u8, v: Self::V);
+}
+
+impl<const N: usize, const TILE: usize> Int8 for Portable<N, TILE> {
+    type A = [i32; N];
+    type B = [[i8; GROUP]; N];
+    const BYTE_TILE: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load_sums(p: *const i32) -> Self::A {
+        // SAFETY: the caller promises `N` readable integers.
+        unsafe { p.cast::<[i32; N]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_sums(p: *mut i32, a: Self::A) {
+        // SAFETY: the caller promises `N` writable integers.
+        unsafe { p.cast::<[i32; N]>().write_unaligned(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn broadcast(p: *const u8) -> Self::B {
+        // SAFETY: the caller promises a group; its bytes are at most 127, so that the sign bit is clear.
+        [unsafe { p.cast::<[i8; GROUP]>().read() }; N]
+    }
+
+    #[inline(always)]
+    unsafe fn load_weights(p: *const i8) -> Self::B {
+        // SAFETY: the caller promises `N` groups.
+        unsafe { p.cast::<[[i8; GROUP]; N]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sums: Self::A, x: Self::B, w: Self::B) -> Self::A {
+        let product = |lane: usize, i: usize| i32::from(x[lane][i]) * i32::from(w[lane][i]);
+        std::array::from_fn(|lane| (0..GROUP).fold(sums[lane], |sum, i| sum + product(lane, i)))
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(sums: Self::A) -> Self::V {
+        sums.map(|sum| sum as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, v: Self::V) {
+        // SAFETY: the caller promises `N` writable bytes.
+        unsafe { p.cast::<[u8; N]>().write(v.map(|lane| lane.to_bits() as u8)) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Int8;
+    use crate::simd::avx2::Avx2;
+    use crate::simd::avx512::Avx512;
+
+    // SAFETY (all blocks of this impl): the caller promises AVX2 and valid pointers; see `Int8`.
+    impl Int8 for Avx2 {
+        type A = __m256i;
+        type B = __m256i;
+        const BYTE_TILE: usize = 6;
+
+        #[inline(always)]
+        unsafe fn load_sums(p: *const i32) -> __m256i {
+            // SAFETY: see the impl.
+            unsafe { _mm256_loadu_si256(p.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_sums(p: *mut i32, a: __m256i) {
+            // SAFETY: see the impl.
+            unsafe { _mm256_storeu_si256(p.cast(), a) }
+        }
+
+        #[inline(always)]
+        unsafe fn broadcast(p: *const u8) -> __m256i {
+            // SAFETY: see the impl.
+            unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_weights(p: *const i8) -> __m256i {
+            // SAFETY: see the impl.
+            unsafe { _mm256_loadu_si256(p.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn dot(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+            // SAFETY: see the impl; the bounds of the operands keep the 16-bit sums from saturating.
+            unsafe {
+                let pairs = _mm256_maddubs_epi16(x, w);
+                _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn to_floats(sums: __m256i) -> __m256 {
+            // SAFETY: see the impl.
+            unsafe { _mm256_cvtepi32_ps(sums) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut u8, v: __m256) {
+            // SAFETY: see the impl; eight bytes are written.
+            unsafe {
+                let low = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0xFF));
+                let words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+                _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
+            }
+        }
+    }
+
+    // SAFETY (all blocks of this impl): the caller promises AVX-512 BW and valid pointers; see `Int8`.
+    impl Int8 for Avx512 {
+        type A = __m512i;
+        type B = __m512i;
+        const BYTE_TILE: usize = 12;
+
+        #[inline(always)]
+        unsafe fn load_sums(p: *const i32) -> __m512i {
+            // SAFETY: see the impl.
+            unsafe { _mm512_loadu_si512(p.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_sums(p: *mut i32, a: __m512i) {
+            // SAFETY: see the impl.
+            unsafe { _mm512_storeu_si512(p.cast(), a) }
+        }
+
+        #[inline(always)]
+        unsafe fn broadcast(p: *const u8) -> __m512i {
+            // SAFETY: see the impl.
+            unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_weights(p: *const i8) -> __m512i {
+            // SAFETY: see the impl.
+            unsafe { _mm512_loadu_si512(p.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn dot(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
+            // SAFETY: see the impl; the bounds of the operands keep the 16-bit sums from saturating.
+            unsafe {
+                let pairs = _mm512_maddubs_epi16(x, w);
+                _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn to_floats(sums: __m512i) -> __m512 {
+            // SAFETY: see the impl.
+            unsafe { _mm512_cvtepi32_ps(sums) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut u8, v: __m512) {
+            // SAFETY: see the impl; sixteen bytes are written.
+            unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(v))) }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::{GROUP, Int8, Portable};
+    use crate::simd::neon::Neon;
+
+    /// Four lanes of plain Rust, which the compiler turns into NEON instructions.
+    type Plain = Portable<4, 4>;
+
+    // SAFETY (all blocks of this impl): as for `Plain`, to which every call goes.
+    impl Int8 for Neon {
+        type A = [i32; 4];
+        type B = [[i8; GROUP]; 4];
+        const BYTE_TILE: usize = 4;
+
+        #[inline(always)]
+        unsafe fn load_sums(p: *const i32) -> Self::A {
+            // SAFETY: see the impl.
+            unsafe { Plain::load_sums(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_sums(p: *mut i32, a: Self::A) {
+            // SAFETY: see the impl.
+            unsafe { Plain::store_sums(p, a) }
+        }
+
+        #[inline(always)]
+        unsafe fn broadcast(p: *const u8) -> Self::B {
+            // SAFETY: see the impl.
+            unsafe { Plain::broadcast(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_weights(p: *const i8) -> Self::B {
+            // SAFETY: see the impl.
+            unsafe { Plain::load_weights(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn dot(sums: Self::A, x: Self::B, w: Self::B) -> Self::A {
+            // SAFETY: see the impl.
+            unsafe { Plain::dot(sums, x, w) }
+        }
+
+        #[inline(always)]
+        unsafe fn to_floats(sums: Self::A) -> Self::V {
+            // SAFETY: see the impl; four floats in an array.
+            unsafe { Self::load(Plain::to_floats(sums).as_ptr()) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut u8, v: Self::V) {
+            // SAFETY: see the impl; the array has room for a vector.
+            unsafe {
+                let mut lanes = [0.0; 4];
+                Self::store(lanes.as_mut_ptr(), v);
+                Plain::store_bytes(p, lanes);
+            }
+        }
+    }
+}
