@@ -50,7 +50,9 @@ mod reconstruction;
 use std::sync::Arc;
 
 use candle_core::DType;
-use cvae_core::{Backend, BackendId, CompileError, DeviceError, DeviceInfo, Executable, Plan, Unsupported};
+use cvae_core::{
+    Backend, BackendId, CompileError, DeviceError, DeviceInfo, Executable, Latent, Objective, Plan, Unsupported,
+};
 
 use crate::executable::CandleExecutable;
 
@@ -122,13 +124,38 @@ impl Backend for CandleBackend {
         }
     }
 
-    fn supports(&self, _plan: &Plan) -> Result<(), Unsupported> {
-        Ok(())
+    fn supports(&self, plan: &Plan) -> Result<(), Unsupported> {
+        match unsupported(&plan.objective) {
+            Some(part) => Err(Unsupported::Objective { backend: self.id().to_string(), part }),
+            None => Ok(()),
+        }
     }
 
     fn compile(&self, plan: Arc<Plan>) -> Result<Box<dyn Executable>, CompileError> {
+        self.supports(&plan)?;
         Ok(Box::new(CandleExecutable::new(self.id(), self.precision, plan)?))
     }
+}
+
+/// The first part of an objective that this crate does not compute.
+fn unsupported(objective: &Objective) -> Option<String> {
+    let Objective { latent, sigma_floor, missing, top_k, corruption, jacobian, columns, .. } = objective;
+    let latent_term = match latent {
+        Latent::None | Latent::Collapsed { .. } | Latent::Variational { .. } => None,
+        Latent::Capacity { .. } | Latent::FreeBits { .. } | Latent::Sparse { .. } | Latent::Mmd { .. } => {
+            Some(format!("latent term {latent}"))
+        }
+    };
+    let parts = [
+        latent_term,
+        sigma_floor.map(|_| "sigma_floor".to_owned()),
+        missing.then(|| "missing values".to_owned()),
+        top_k.map(|_| "top_k".to_owned()),
+        corruption.is_active().then(|| format!("corruption {corruption}")),
+        (jacobian.weight() > 0.0).then(|| format!("jacobian term {jacobian}")),
+        (!columns.is_empty()).then(|| "column groups".to_owned()),
+    ];
+    parts.into_iter().flatten().next()
 }
 
 /// Instruction sets that candle's matrix products choose from on this machine.

@@ -50,11 +50,11 @@ impl Model {
                 let [weight, bias] = pair(layout, &vars, "logvar")?;
                 Some(Dense::new(precision, weight, bias, cvae_core::Activation::Identity))
             }
-            Latent::None | Latent::Collapsed { .. } => None,
+            _ => None,
         };
         let in_decoder = layout.params().iter().enumerate().filter(|(_, param)| param.part == Part::Decoder);
         let decoder_params = in_decoder.map(|(index, _)| index).collect();
-        Ok(Self { precision, objective: plan.objective, vars, decoder_params, encoder, logvar, decoder })
+        Ok(Self { precision, objective: plan.objective.clone(), vars, decoder_params, encoder, logvar, decoder })
     }
 
     /// What each layer runs on, named as its parameters.

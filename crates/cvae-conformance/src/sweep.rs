@@ -40,6 +40,7 @@ pub(crate) fn latent_name(latent: Latent) -> &'static str {
         Latent::None => "ae",
         Latent::Collapsed { .. } => "collapsed",
         Latent::Variational { .. } => "variational",
+        Latent::Capacity { .. } | Latent::FreeBits { .. } | Latent::Sparse { .. } | Latent::Mmd { .. } => latent.name(),
     }
 }
 
@@ -80,6 +81,7 @@ fn case(seed: u64, choice: &[usize]) -> Option<Case> {
         reconstruction: RECONSTRUCTIONS[reconstruction],
         latent: LATENT_TERMS[term],
         decoder_l2: DECODER_L2[l2],
+        ..Objective::ae()
     };
     let output = match objective.reconstruction {
         Reconstruction::Bce => Activation::Sigmoid,

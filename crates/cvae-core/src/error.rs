@@ -79,6 +79,57 @@ pub enum SpecError {
         /// The decoder's last activation.
         output: Activation,
     },
+    /// Patches that do not tile the rows.
+    #[error(
+        "patches of {size} pixels in images {image} pixels wide with {channels} channels do not fit rows of {width}"
+    )]
+    Patch {
+        /// Side of a patch.
+        size: usize,
+        /// Width of the image.
+        image: usize,
+        /// Values of a pixel.
+        channels: usize,
+        /// Values of a row.
+        width: usize,
+    },
+    /// A group of no columns.
+    #[error("column group {group} (counted from 0) has no columns")]
+    EmptyColumns {
+        /// Position of the group.
+        group: usize,
+    },
+    /// The groups do not cover the rows.
+    #[error("the column groups cover {columns} columns, but the input has width {width}")]
+    ColumnsWidth {
+        /// Columns of all groups.
+        columns: usize,
+        /// Width of the input.
+        width: usize,
+    },
+    /// Numeric columns compared by cross-entropy.
+    #[error("with column groups the reconstruction cannot be bce: declare those columns binary")]
+    ColumnsBce,
+    /// Binary and categorical columns are computed from logits.
+    #[error("binary and categorical columns need an identity output, but the decoder ends in `{output}`")]
+    ColumnsOutput {
+        /// The decoder's last activation.
+        output: Activation,
+    },
+    /// A learnt variance is that of squared errors of the whole row.
+    #[error("`sigma_floor` needs the mse_sum reconstruction and no column groups")]
+    SigmaReconstruction,
+    /// More elements of the code kept than there are, or none.
+    #[error("`top_k` must be at least 1 and at most the code's {latent} dimensions, got {k}")]
+    TopK {
+        /// Elements to keep.
+        k: usize,
+        /// Width of the code.
+        latent: usize,
+    },
+    /// A sampled code has no largest elements to keep.
+    #[error("`top_k` does not go with a variational latent term")]
+    TopKSampled,
     /// `max_rows` of zero.
     #[error("a plan must allow at least one row per batch")]
     ZeroRows,
@@ -134,6 +185,14 @@ pub enum VerifyRule {
     /// A parameter is not in the layout, or has another shape.
     #[error("parameter #{0} does not fit the op")]
     Param(u32),
+    /// A table of columns, or a position in a row, does not fit the value.
+    #[error("expects a row of {expected} columns, found {found}")]
+    Columns {
+        /// Columns that the op names.
+        expected: usize,
+        /// Columns of the value.
+        found: usize,
+    },
     /// A parameter receives no gradient, or more than one.
     #[error("parameter #{param} receives {count} gradients, expected 1")]
     GradientCount {
@@ -163,6 +222,14 @@ pub enum Unsupported {
         backend: String,
         /// The op.
         op: String,
+    },
+    /// A part of the objective is not computed.
+    #[error("{backend} does not compute the objective's {part}")]
+    Objective {
+        /// The backend's id.
+        backend: String,
+        /// The part, such as `corruption masking`.
+        part: String,
     },
     /// A size is beyond what the backend can address.
     #[error("{backend} supports {what} up to {max}, the plan asks for {asked}")]

@@ -18,28 +18,36 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod columns;
+pub mod corruption;
 pub mod error;
 pub mod layout;
 mod listing;
 mod lower;
 pub mod objective;
+pub mod op;
+mod operands;
 pub mod optimizer;
 pub mod plan;
 pub mod program;
 pub mod rng;
 pub mod shape;
 pub mod spec;
+mod verify;
 
 pub use backend::{
     Backend, BackendId, Batch, BatchRows, DataId, DeviceInfo, Entry, Executable, KernelChoice, Losses, NonFinite, Rows,
     State,
 };
+pub use columns::{ColumnGroup, ColumnKind};
+pub use corruption::{Corruption, Patch};
 pub use error::{CompileError, DeviceError, RunError, SpecError, Unsupported, VerifyError, VerifyRule};
 pub use layout::{Initializer, Param, ParamLayout, ParamRole};
-pub use objective::{Latent, Objective, Reconstruction, Term};
+pub use objective::{Jacobian, KlBound, Latent, Objective, Reconstruction, Term};
+pub use op::Op;
 pub use optimizer::{Algorithm, OptimizerSpec, Schedule, Update};
 pub use plan::Plan;
-pub use program::{Graph, Op, ParamId, Program, ValueId};
+pub use program::{Graph, ParamId, Program, ValueId};
 pub use rng::{Noise, Stream, epoch_order};
 pub use shape::Shape;
 pub use spec::{Activation, LayerSpec, MAX_PARAMS, ModelSpec, Part};

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::program::{Graph, Op, ParamId, Program, ValueId};
+use crate::columns::ColumnGroup;
+use crate::objective::KlBound;
+use crate::op::Op;
+use crate::program::{Graph, ParamId, Program, ValueId};
 
 impl fmt::Display for ValueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,12 +28,18 @@ impl fmt::Display for Op {
         }
         f.write_str(self.name())?;
         match self {
-            Self::Act { activation, .. } | Self::ActGrad { activation, .. } => write!(f, ".{activation}")?,
-            Self::Noise { stream, .. } => write!(f, ".{}", stream.name())?,
-            Self::Reconstruction { kind, .. } => write!(f, ".{kind}")?,
+            Self::Act { activation, .. } | Self::ActGrad { activation, .. } | Self::ActGradGrad { activation, .. } => {
+                write!(f, ".{activation}")?
+            }
+            Self::Noise { stream, .. } | Self::Signs { stream, .. } => write!(f, ".{}", stream.name())?,
+            Self::Reconstruction { kind, .. } | Self::MixedReconstruction { kind, .. } => write!(f, ".{kind}")?,
             _ => {}
         }
-        let reads = self.reads();
+        let reads = match self {
+            // The further pairs follow the parameters.
+            Self::LinearGradWeight { input, grad, .. } => vec![*input, *grad],
+            _ => self.reads(),
+        };
         if !reads.is_empty() {
             write!(f, " {}", list(&reads))?;
         }
@@ -51,12 +60,40 @@ impl fmt::Display for Op {
         }
         match self {
             Self::CollapsedPrior { beta, .. } | Self::KlDivergence { beta, .. } => write!(f, ", beta={beta}"),
+            Self::KlBounded { bound: KlBound::Capacity { gamma, capacity }, .. } => {
+                write!(f, ", gamma={gamma}, capacity={capacity}")
+            }
+            Self::KlBounded { bound: KlBound::FreeBits { beta, floor }, .. } => {
+                write!(f, ", beta={beta}, floor={floor}")
+            }
+            Self::CodeL1 { weight, .. } | Self::Mmd { weight, .. } | Self::JacobianNorm { weight, .. } => {
+                write!(f, ", weight={weight}")
+            }
+            Self::SigmaReconstruction { floor, .. } => write!(f, ", floor={floor}"),
+            Self::Mask { share, units, .. } => write!(f, " share={share}, units={}", unit_count(units)),
+            Self::Permute { units, .. } => write!(f, ", units={}", unit_count(units)),
+            Self::TopK { k, .. } => write!(f, ", k={k}"),
+            Self::UnitVector { index, .. } => write!(f, " index={index}"),
+            Self::MixedReconstruction { columns, .. } | Self::MixedOutput { columns, .. } => {
+                let columns: Vec<String> = columns.iter().map(ColumnGroup::to_string).collect();
+                write!(f, ", columns={}", columns.join("+"))
+            }
             Self::ParamNorm { coefficient, .. } => write!(f, ", coefficient={coefficient}"),
-            Self::LinearGradWeight { decay, .. } if *decay != 0.0 => write!(f, ", decay={decay}"),
+            Self::LinearGradWeight { decay, extra, .. } => {
+                if *decay != 0.0 {
+                    write!(f, ", decay={decay}")?;
+                }
+                extra.iter().try_for_each(|(input, grad)| write!(f, ", extra=({input}, {grad})"))
+            }
             Self::AddScaled { scale, .. } => write!(f, ", scale={scale}"),
             _ => Ok(()),
         }
     }
+}
+
+/// Number of different units of columns.
+fn unit_count(units: &[u32]) -> u32 {
+    units.iter().max().map_or(0, |last| last + 1)
 }
 
 impl fmt::Display for Graph {

@@ -24,6 +24,14 @@ pub enum Stream {
     Data = 4,
     /// Samples drawn from a trained model.
     Sample = 5,
+    /// Noise on the encoder's input, or the marks of what is corrupted.
+    Corrupt = 6,
+    /// Rows that permuted columns are taken from.
+    Permute = 7,
+    /// Signs of the vectors that estimate a Jacobian's norm.
+    Probe = 8,
+    /// Draws of the prior that codes are compared with.
+    Prior = 9,
 }
 
 impl Stream {
@@ -36,6 +44,10 @@ impl Stream {
             Self::Split => "split",
             Self::Data => "data",
             Self::Sample => "sample",
+            Self::Corrupt => "corrupt",
+            Self::Permute => "permute",
+            Self::Probe => "probe",
+            Self::Prior => "prior",
         }
     }
 }
@@ -96,6 +108,23 @@ impl Noise {
         }
     }
 
+    /// Fills `out` with random signs of row `row`; element `j` comes from word `j mod 4` of block `j / 4`: −1 if
+    /// its highest bit is set, else 1.
+    pub fn signs(self, row: u32, out: &mut [f32]) {
+        for (block, chunk) in out.chunks_mut(4).enumerate() {
+            let words = self.words(row, block as u32);
+            for (sign, word) in chunk.iter_mut().zip(words) {
+                *sign = if word >> 31 == 1 { -1.0 } else { 1.0 };
+            }
+        }
+    }
+
+    /// The word of unit `unit` of row `row`: word `unit mod 4` of block `unit / 4`.
+    #[inline]
+    pub fn unit_word(self, row: u32, unit: u32) -> u32 {
+        self.words(row, unit / 4)[(unit % 4) as usize]
+    }
+
     /// Shuffles `order` in place (Fisher-Yates; the swap of position `i` is a function of `i` alone).
     pub fn shuffle(self, order: &mut [u32]) {
         for i in (1..order.len()).rev() {
@@ -119,6 +148,25 @@ pub fn epoch_order(seed: u64, epoch: u32, order: &mut [u32]) {
 #[inline]
 pub fn unit(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / 16_777_216.0)
+}
+
+/// Whether a word chooses with probability `share`, to 24 bits: its upper 24 bits are below
+/// [`share_threshold`].
+#[inline]
+pub fn chosen(word: u32, share: f64) -> bool {
+    word >> 8 < share_threshold(share)
+}
+
+/// `share` of 2²⁴, rounded to the nearest integer.
+#[inline]
+pub fn share_threshold(share: f64) -> u32 {
+    (share * 16_777_216.0).round() as u32
+}
+
+/// A word as an integer in `0..count`: `⌊word·count/2³²⌋`.
+#[inline]
+pub fn below(word: u32, count: u32) -> u32 {
+    ((u64::from(word) * u64::from(count)) >> 32) as u32
 }
 
 /// Two independent standard normal variates from two words (Box & Muller 1958).
@@ -209,6 +257,23 @@ mod tests {
         assert!((moment(4) - 3.0).abs() < 0.1, "kurtosis {}", moment(4));
         let lagged: f64 = draws.windows(2).map(|w| f64::from(w[0]) * f64::from(w[1])).sum();
         assert!((lagged / draws.len() as f64).abs() < 0.01);
+    }
+
+    #[test]
+    fn signs_and_choices_are_functions_of_the_words() {
+        let noise = Noise::new(3, Stream::Probe, 5);
+        let mut signs = [0.0; 6];
+        noise.signs(9, &mut signs);
+        let words: Vec<u32> = (0..6).map(|j| noise.unit_word(9, j)).collect();
+        assert_eq!(words[..4], noise.words(9, 0));
+        for (sign, word) in signs.into_iter().zip(&words) {
+            assert_eq!(sign, if *word >= 1 << 31 { -1.0 } else { 1.0 });
+        }
+        let (share, count) = (0.3, 100_000);
+        let picked = (0..count).filter(|unit| chosen(noise.unit_word(0, *unit), share)).count();
+        assert!((picked as f64 / f64::from(count) - share).abs() < 0.005, "{picked}");
+        assert!(!chosen(0, 0.0) && chosen(u32::MAX, 1.0));
+        assert_eq!([0, 1 << 31, u32::MAX].map(|word| below(word, 7)), [0, 3, 6]);
     }
 
     #[test]

@@ -49,14 +49,14 @@ fn entries() {
 fn losses() {
     let mut losses = Losses::default();
     assert_eq!((losses.total(), losses.last_total()), (0.0, 0.0));
-    losses.push(1, 3, [1.0, 2.0, 4.0]);
-    losses.push(2, 1, [5.0, 6.0, 4.0]);
+    losses.push(1, 3, [1.0, 2.0, 4.0, 0.0]);
+    losses.push(2, 1, [5.0, 6.0, 4.0, 8.0]);
     assert_eq!((losses.steps, losses.rows), (2, 4));
-    assert_eq!(Term::ALL.map(|term| losses.mean(term)), [2.0, 3.0, 4.0]);
-    assert_eq!((losses.total(), losses.last_total()), (9.0, 15.0));
+    assert_eq!(Term::ALL.map(|term| losses.mean(term)), [2.0, 3.0, 4.0, 2.0]);
+    assert_eq!((losses.total(), losses.last_total()), (11.0, 23.0));
     assert!(losses.check().is_ok());
-    losses.push(3, 1, [1.0, f64::INFINITY, f64::NAN]);
-    losses.push(4, 1, [f64::NAN, 0.0, 0.0]);
+    losses.push(3, 1, [1.0, f64::INFINITY, f64::NAN, 0.0]);
+    losses.push(4, 1, [f64::NAN, 0.0, 0.0, 0.0]);
     assert_eq!(losses.non_finite, Some(NonFinite { step: 3, term: Term::Latent }));
     assert_eq!(message(losses.check()), "the latent term became non-finite at step 3");
 }

@@ -4,7 +4,8 @@ mod common;
 
 use common::models;
 use cvae_core::{
-    Activation, Latent, ModelSpec, Objective, Op, OptimizerSpec, ParamLayout, Part, Plan, Reconstruction, Term,
+    Activation, ColumnGroup, ColumnKind, Corruption, Jacobian, Latent, ModelSpec, Objective, Op, OptimizerSpec,
+    ParamLayout, Part, Plan, Reconstruction, Stream, Term,
 };
 use proptest::prelude::*;
 
@@ -51,6 +52,49 @@ fn cross_entropy() {
 }
 
 #[test]
+fn missing_values_masked_columns_and_a_sparse_code() {
+    let objective = Objective { missing: true, top_k: Some(2), ..Objective::masked(0.75) };
+    let objective = Objective { latent: Latent::Sparse { weight: 0.1 }, ..objective };
+    assert_prints!("masked", &plan(mlp(&[8, 3], Activation::Identity), objective));
+}
+
+#[test]
+fn permuted_mixed_columns_and_discrepancy() {
+    let kinds = [ColumnKind::Numeric, ColumnKind::Categorical, ColumnKind::Binary];
+    let columns = kinds.map(|kind| ColumnGroup::new(kind, if kind == ColumnKind::Binary { 2 } else { 3 }));
+    let corruption = Corruption::Permutation { share: 0.25 };
+    let objective = Objective { columns: columns.to_vec(), corruption, ..Objective::wae_mmd(10.0) };
+    assert_prints!("mixed", &plan(mlp(&[8, 3], Activation::Identity), objective));
+}
+
+#[test]
+fn contractive() {
+    let spec = ModelSpec::mlp_pair(&[8, 6, 2], &[2, 8], Activation::Tanh, Activation::Identity).unwrap();
+    assert_prints!("contractive", &plan(spec, Objective::contractive(0.5)));
+}
+
+#[test]
+fn gradient_penalty_of_bounded_divergence_and_learnt_variance() {
+    let spec = ModelSpec::mlp_pair(&[8, 2], &[2, 6, 8], Activation::Silu, Activation::Identity).unwrap();
+    let latent = Latent::FreeBits { beta: 1.0, floor: 0.5 };
+    let jacobian = Jacobian::GradientPenalty { weight: 0.25 };
+    let objective = Objective { latent, jacobian, sigma_floor: Some(1e-6), ..Objective::ae() };
+    assert_prints!("gradient_penalty", &plan(spec, objective));
+}
+
+/// The gradient of the network's own input is needed by nothing, corrupted or not.
+#[test]
+fn no_gradient_of_the_input() {
+    let spec = mlp(&[8, 6, 3], Activation::Identity);
+    let products = |objective| {
+        let ops = plan(spec.clone(), objective).program.train.ops;
+        ops.iter().filter(|op| op.name() == "linear_grad_input").count()
+    };
+    assert_eq!(products(Objective::ae()), 3);
+    assert_eq!(products(Objective { missing: true, ..Objective::masked(0.5) }), 3);
+}
+
+#[test]
 fn one_layer_each() {
     assert_prints!("depth1", &plan(mlp(&[8, 3], Activation::Tanh), Objective::collapsed(0.5, 0.0)));
 }
@@ -64,7 +108,25 @@ fn one_variational_layer_each() {
 fn terms_of_weight_zero_are_not_lowered() {
     let spec = mlp(&[8, 6, 3], Activation::Identity);
     let ae = plan(spec.clone(), Objective::ae());
-    assert_eq!(plan(spec.clone(), Objective::collapsed(0.0, 0.0)).program, ae.program);
+    let corrupted = Objective::denoising;
+    for nothing in [
+        Objective::collapsed(0.0, 0.0),
+        Objective::sparse(0.0),
+        Objective::wae_mmd(0.0),
+        Objective::contractive(0.0),
+        Objective::collapsed_gradient_penalty(0.0, 0.0),
+        corrupted(Corruption::Gaussian { std: 0.0 }),
+        corrupted(Corruption::Masking { share: 0.0 }),
+        corrupted(Corruption::Permutation { share: 0.0 }),
+    ] {
+        assert_eq!(plan(spec.clone(), nothing.clone()).program, ae.program, "{nothing:?}");
+    }
+    let [capacity, free_bits] =
+        [Latent::Capacity { gamma: 0.0, capacity: 3.0 }, Latent::FreeBits { beta: 0.0, floor: 3.0 }];
+    for latent in [capacity, free_bits] {
+        let none = Objective { latent, ..Objective::ae() };
+        assert_eq!(plan(spec.clone(), none).program, plan(spec.clone(), Objective::vae(0.0)).program);
+    }
     let vae = plan(spec, Objective::vae(0.0));
     assert!(vae.program.train.ops.iter().all(|op| op.name() != "kl_divergence"));
     assert!(vae.program.train.ops.iter().any(|op| op.name() == "reparameterize"), "it still samples");
@@ -80,22 +142,26 @@ proptest! {
     #[test]
     fn every_training_graph_has_its_terms_and_one_update((spec, objective) in models()) {
         let plan = plan(spec, objective);
-        let ops = &plan.program.train.ops;
+        let (ops, objective) = (&plan.program.train.ops, &plan.objective);
         let count = |term| ops.iter().filter(|op| op.term() == Some(term)).count();
-        let weighted = match objective.latent {
-            Latent::None => false,
-            Latent::Collapsed { beta } | Latent::Variational { beta } => beta > 0.0,
+        let probes = match objective.jacobian {
+            _ if objective.jacobian.weight() == 0.0 => 0,
+            Jacobian::Contractive { .. } if plan.spec.latent() <= Jacobian::EXACT_LATENT => plan.spec.latent(),
+            _ => 1,
         };
         prop_assert_eq!(count(Term::Reconstruction), 1);
-        prop_assert_eq!(count(Term::Latent), usize::from(weighted));
+        prop_assert_eq!(count(Term::Latent), usize::from(objective.latent.weight() > 0.0));
         prop_assert_eq!(count(Term::DecoderL2), usize::from(objective.decoder_l2 > 0.0));
+        prop_assert_eq!(count(Term::Jacobian), probes);
         prop_assert_eq!(ops.iter().filter(|op| **op == Op::Update).count(), 1);
         prop_assert_eq!(ops.last(), Some(&Op::Update));
-        let draws = ops.iter().any(|op| matches!(op, Op::Noise { .. }));
-        prop_assert_eq!(draws, objective.latent.is_variational());
+        let draws = |wanted| ops.iter().any(|op| matches!(op, Op::Noise { stream, .. } if *stream == wanted));
+        prop_assert_eq!(draws(Stream::Reparameterize), objective.latent.is_variational());
+        prop_assert_eq!(draws(Stream::Prior), matches!(objective.latent, Latent::Mmd { weight } if weight > 0.0));
         for graph in [&plan.program.encode, &plan.program.decode, &plan.program.reconstruct] {
-            let forward = graph.ops.iter().all(|op| ["linear", "act"].contains(&op.name()));
-            prop_assert!(forward, "{graph}");
+            let forward = ["linear", "act", "observe", "top_k", "mixed_output"];
+            let forward = graph.ops.iter().all(|op| forward.contains(&op.name()));
+            prop_assert!(forward, "no noise, no loss and no gradient:\n{graph}");
         }
     }
 
@@ -106,10 +172,10 @@ proptest! {
         for op in &plan.program.train.ops {
             if let Op::LinearGradWeight { weight, decay, .. } = op {
                 let decoder = plan.params.get(*weight).unwrap().part == Part::Decoder;
-                prop_assert_eq!(*decay, if decoder { objective.decoder_l2 } else { 0.0 });
+                prop_assert_eq!(*decay, if decoder { plan.objective.decoder_l2 } else { 0.0 });
             }
             if let Op::ParamNorm { params, coefficient } = op {
-                prop_assert_eq!(*coefficient, objective.decoder_l2);
+                prop_assert_eq!(*coefficient, plan.objective.decoder_l2);
                 let expected = plan.params.params().iter().filter(|param| param.part == Part::Decoder).count();
                 prop_assert_eq!(params.len(), expected);
                 prop_assert!(params.iter().all(|id| plan.params.get(*id).unwrap().part == Part::Decoder));

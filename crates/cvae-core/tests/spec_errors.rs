@@ -4,8 +4,8 @@ mod common;
 
 use common::dense;
 use cvae_core::{
-    Activation, Algorithm, Latent, MAX_PARAMS, ModelSpec, Objective, OptimizerSpec, Plan, Reconstruction, Schedule,
-    Shape, SpecError,
+    Activation, Algorithm, ColumnGroup, ColumnKind, Corruption, Latent, MAX_PARAMS, ModelSpec, Objective,
+    OptimizerSpec, Patch, Plan, Reconstruction, Schedule, Shape, SpecError,
 };
 
 const RELU: Activation = Activation::Relu;
@@ -69,31 +69,110 @@ fn the_limit_of_parameters_is_exact() {
 
 #[test]
 fn objectives() {
-    let ae = Objective::ae();
-    let huber = |delta| Objective { reconstruction: Reconstruction::Huber { delta }, ..ae };
+    let ae = Objective::ae;
+    let huber = |delta| Objective { reconstruction: Reconstruction::Huber { delta }, ..ae() };
+    let columns = |groups: &[(ColumnKind, usize)]| {
+        let groups = groups.iter().map(|(kind, width)| ColumnGroup::new(*kind, *width));
+        Objective { columns: groups.collect(), ..ae() }
+    };
+    let numeric = ColumnKind::Numeric;
+    let patch = |size, width, channels| Corruption::Masked { share: 0.5, patch: Some(Patch { size, width, channels }) };
     let table = [
         (Objective::collapsed(-1.0, 0.0), "`beta` must be a finite number of at least 0, got -1"),
         (Objective::collapsed(f64::NAN, 0.0), "`beta` must be a finite number of at least 0, got NaN"),
         (Objective::vae(f64::INFINITY), "`beta` must be a finite number of at least 0, got inf"),
-        (Objective { decoder_l2: -0.5, ..ae }, "`decoder_l2` must be a finite number of at least 0, got -0.5"),
+        (Objective { decoder_l2: -0.5, ..ae() }, "`decoder_l2` must be a finite number of at least 0, got -0.5"),
         (huber(0.0), "`delta` must be a finite number above 0, got 0"),
         (huber(f64::NAN), "`delta` must be a finite number above 0, got NaN"),
         (
-            Objective { reconstruction: Reconstruction::Bce, ..ae },
+            Objective { reconstruction: Reconstruction::Bce, ..ae() },
             "the bce reconstruction needs a sigmoid output, but the decoder ends in `identity`",
         ),
+        (
+            Objective { latent: Latent::Capacity { gamma: -1.0, capacity: 1.0 }, ..ae() },
+            "`gamma` must be a finite number of at least 0, got -1",
+        ),
+        (
+            Objective { latent: Latent::Capacity { gamma: 1.0, capacity: -1.0 }, ..ae() },
+            "`capacity` must be a finite number of at least 0, got -1",
+        ),
+        (
+            Objective { latent: Latent::FreeBits { beta: 1.0, floor: f64::NAN }, ..ae() },
+            "`floor` must be a finite number of at least 0, got NaN",
+        ),
+        (Objective::sparse(-2.0), "`weight` must be a finite number of at least 0, got -2"),
+        (Objective::wae_mmd(f64::NAN), "`weight` must be a finite number of at least 0, got NaN"),
+        (Objective::contractive(-1.0), "`weight` must be a finite number of at least 0, got -1"),
+        (
+            Objective::collapsed_gradient_penalty(0.1, f64::INFINITY),
+            "`weight` must be a finite number of at least 0, got inf",
+        ),
+        (
+            Objective::denoising(Corruption::Gaussian { std: -1.0 }),
+            "`std` must be a finite number of at least 0, got -1",
+        ),
+        (Objective::denoising(Corruption::Masking { share: 1.0 }), "`share` must be at least 0 and below 1, got 1"),
+        (
+            Objective::denoising(Corruption::Permutation { share: f64::NAN }),
+            "`share` must be at least 0 and below 1, got NaN",
+        ),
+        (Objective::masked(0.0), "`share` must be a finite number above 0, got 0"),
+        (Objective::masked(-0.5), "`share` must be at least 0 and below 1, got -0.5"),
+        (
+            Objective::denoising(patch(2, 3, 1)),
+            "patches of 2 pixels in images 3 pixels wide with 1 channels do not fit rows of 4",
+        ),
+        (
+            Objective::denoising(patch(0, 2, 1)),
+            "patches of 0 pixels in images 2 pixels wide with 1 channels do not fit rows of 4",
+        ),
+        (
+            Objective::denoising(patch(1, usize::MAX, 2)),
+            "patches of 1 pixels in images 18446744073709551615 pixels wide with 2 channels do not fit rows of 4",
+        ),
+        (columns(&[(numeric, 3)]), "the column groups cover 3 columns, but the input has width 4"),
+        (
+            columns(&[(numeric, usize::MAX), (numeric, 5)]),
+            "the column groups cover 18446744073709551615 columns, but the input has width 4",
+        ),
+        (columns(&[(numeric, 4), (numeric, 0)]), "column group 1 (counted from 0) has no columns"),
+        (
+            Objective { reconstruction: Reconstruction::Bce, ..columns(&[(numeric, 4)]) },
+            "with column groups the reconstruction cannot be bce: declare those columns binary",
+        ),
+        (Objective { sigma_floor: Some(0.0), ..ae() }, "`sigma_floor` must be a finite number above 0, got 0"),
+        (
+            Objective { sigma_floor: Some(1.0), ..columns(&[(numeric, 4)]) },
+            "`sigma_floor` needs the mse_sum reconstruction and no column groups",
+        ),
+        (
+            Objective { sigma_floor: Some(1.0), ..huber(1.0) },
+            "`sigma_floor` needs the mse_sum reconstruction and no column groups",
+        ),
+        (Objective::top_k(0), "`top_k` must be at least 1 and at most the code's 2 dimensions, got 0"),
+        (Objective::top_k(3), "`top_k` must be at least 1 and at most the code's 2 dimensions, got 3"),
+        (Objective { top_k: Some(1), ..Objective::vae(1.0) }, "`top_k` does not go with a variational latent term"),
     ];
     for (objective, message) in table {
         assert_eq!(objective.validate(&spec()).unwrap_err().to_string(), message, "{objective:?}");
         let plan = Plan::new(spec(), objective, OptimizerSpec::default(), 0, 1);
         assert_eq!(plan.unwrap_err().to_string(), message);
     }
+    let sigmoid = ModelSpec::mlp(&[4, 2], RELU, Activation::Sigmoid).unwrap();
+    let binary = columns(&[(ColumnKind::Binary, 4)]);
+    assert_eq!(
+        binary.validate(&sigmoid).unwrap_err().to_string(),
+        "binary and categorical columns need an identity output, but the decoder ends in `sigmoid`"
+    );
+    assert_eq!((binary.validate(&spec()), columns(&[(numeric, 4)]).validate(&sigmoid)), (Ok(()), Ok(())));
     assert_eq!(Objective::default().validate(&spec()), Ok(()));
 }
 
 #[test]
 fn degenerate_objectives() {
-    assert!(Objective::collapsed(0.1, 0.0).is_degenerate());
+    let degenerate = [Objective::collapsed(0.1, 0.0), Objective::sparse(0.1), Objective::contractive(0.1)];
+    assert!(degenerate.iter().all(Objective::is_degenerate));
+    assert!(!Objective::collapsed_gradient_penalty(0.1, 0.1).is_degenerate());
     let sound = [Objective::default(), Objective::ae(), Objective::vae(1.0), Objective::collapsed(0.0, 0.0)];
     assert!(sound.into_iter().all(|objective| !objective.is_degenerate()));
     assert_eq!(Objective::default().latent, Latent::Collapsed { beta: Objective::DEFAULT_BETA });

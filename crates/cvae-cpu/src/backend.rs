@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cvae_core::{Backend, BackendId, CompileError, DeviceInfo, Executable, Plan, Unsupported};
+use cvae_core::{Backend, BackendId, CompileError, DeviceInfo, Executable, Op, Plan, Stream, Unsupported};
 
 use crate::executable::CpuExecutable;
 use crate::kernels::table::{self, Kernels};
@@ -63,7 +63,7 @@ impl Level {
     }
 
     /// The level's kernels, if the processor can run them.
-    fn kernels(self) -> Option<&'static Kernels> {
+    pub(crate) fn kernels(self) -> Option<&'static Kernels> {
         match self {
             Self::Scalar => Some(&table::portable::KERNELS),
             #[cfg(target_arch = "aarch64")]
@@ -158,11 +158,53 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn supports(&self, _plan: &Plan) -> Result<(), Unsupported> {
-        Ok(())
+    fn supports(&self, plan: &Plan) -> Result<(), Unsupported> {
+        let mut ops = plan.program.graphs().into_iter().flat_map(|graph| &graph.ops);
+        match ops.find(|op| !has_kernel(op)) {
+            Some(op) => Err(Unsupported::Op { backend: self.id().to_string(), op: op.to_string() }),
+            None => Ok(()),
+        }
     }
 
     fn compile(&self, plan: Arc<Plan>) -> Result<Box<dyn Executable>, CompileError> {
+        self.supports(&plan)?;
         Ok(Box::new(CpuExecutable::new(plan, self.level, self.kernels, self.threads)?))
+    }
+}
+
+/// Whether this backend computes `op`.
+fn has_kernel(op: &Op) -> bool {
+    match op {
+        Op::Noise { stream, .. } => *stream == Stream::Reparameterize,
+        Op::Reconstruction { weights, .. } => weights.is_none(),
+        Op::LinearGradWeight { extra, .. } => extra.is_empty(),
+        Op::Linear { .. }
+        | Op::Act { .. }
+        | Op::Reparameterize { .. }
+        | Op::CollapsedPrior { .. }
+        | Op::KlDivergence { .. }
+        | Op::ParamNorm { .. }
+        | Op::ActGrad { .. }
+        | Op::ReparameterizeGrad { .. }
+        | Op::LinearGradInput { .. }
+        | Op::AddScaled { .. }
+        | Op::Update => true,
+        Op::Mask { .. }
+        | Op::Erase { .. }
+        | Op::Permute { .. }
+        | Op::Observe { .. }
+        | Op::Multiply { .. }
+        | Op::TopK { .. }
+        | Op::TopKGrad { .. }
+        | Op::SigmaReconstruction { .. }
+        | Op::MixedReconstruction { .. }
+        | Op::MixedOutput { .. }
+        | Op::KlBounded { .. }
+        | Op::CodeL1 { .. }
+        | Op::Mmd { .. }
+        | Op::Signs { .. }
+        | Op::UnitVector { .. }
+        | Op::JacobianNorm { .. }
+        | Op::ActGradGrad { .. } => false,
     }
 }

@@ -324,6 +324,23 @@ impl Executable for CpuExecutable {
             | Op::ActGrad { .. }
             | Op::ReparameterizeGrad { .. }
             | Op::AddScaled { .. } => "element",
+            Op::Mask { .. }
+            | Op::Erase { .. }
+            | Op::Permute { .. }
+            | Op::Observe { .. }
+            | Op::Multiply { .. }
+            | Op::TopK { .. }
+            | Op::TopKGrad { .. }
+            | Op::SigmaReconstruction { .. }
+            | Op::MixedReconstruction { .. }
+            | Op::MixedOutput { .. }
+            | Op::KlBounded { .. }
+            | Op::CodeL1 { .. }
+            | Op::Mmd { .. }
+            | Op::Signs { .. }
+            | Op::UnitVector { .. }
+            | Op::JacobianNorm { .. }
+            | Op::ActGradGrad { .. } => "none",
         };
         let choice = |op: &Op| KernelChoice { op: op.to_string(), kernel: format!("{}::{}", self.level, kernel(op)) };
         self.plan.program.train.ops.iter().map(choice).collect()

@@ -300,7 +300,7 @@ impl Worker<'_> {
             Op::ActGrad { activation, saved, grad, output } => {
                 Element::ActGrad { activation, saved: at(saved), grad: at(grad), output: at(output) }
             }
-            Op::Reconstruction { kind, prediction, target, grad } => {
+            Op::Reconstruction { kind, prediction, target, grad, .. } => {
                 let count = if kind == Reconstruction::MseMean { rows * width as f64 } else { rows };
                 let scale = (1.0 / count) as f32;
                 let (prediction, target, grad) = (at(prediction), at(target), at(grad));
@@ -336,6 +336,23 @@ impl Worker<'_> {
             | Op::LinearGradInput { .. }
             | Op::LinearGradWeight { .. }
             | Op::Update => unreachable!("{op} is not elementwise"),
+            Op::Mask { .. }
+            | Op::Erase { .. }
+            | Op::Permute { .. }
+            | Op::Observe { .. }
+            | Op::Multiply { .. }
+            | Op::TopK { .. }
+            | Op::TopKGrad { .. }
+            | Op::SigmaReconstruction { .. }
+            | Op::MixedReconstruction { .. }
+            | Op::MixedOutput { .. }
+            | Op::KlBounded { .. }
+            | Op::CodeL1 { .. }
+            | Op::Mmd { .. }
+            | Op::Signs { .. }
+            | Op::UnitVector { .. }
+            | Op::JacobianNorm { .. }
+            | Op::ActGradGrad { .. } => unreachable!("{op} is refused by `supports`"),
         }
     }
 

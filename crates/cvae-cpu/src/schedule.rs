@@ -284,7 +284,7 @@ impl Builder<'_> {
                         self.expand(grad, weight, None, output);
                     }
                 }
-                Op::LinearGradWeight { input, grad, weight, bias, decay } => {
+                Op::LinearGradWeight { input, grad, weight, bias, decay, .. } => {
                     self.weight_grad(input, grad, weight, bias, decay);
                 }
                 Op::Noise { stream, output } => {
@@ -308,6 +308,23 @@ impl Builder<'_> {
                 | Op::ActGrad { .. }
                 | Op::ReparameterizeGrad { .. }
                 | Op::AddScaled { .. } => self.element(op),
+                Op::Mask { .. }
+                | Op::Erase { .. }
+                | Op::Permute { .. }
+                | Op::Observe { .. }
+                | Op::Multiply { .. }
+                | Op::TopK { .. }
+                | Op::TopKGrad { .. }
+                | Op::SigmaReconstruction { .. }
+                | Op::MixedReconstruction { .. }
+                | Op::MixedOutput { .. }
+                | Op::KlBounded { .. }
+                | Op::CodeL1 { .. }
+                | Op::Mmd { .. }
+                | Op::Signs { .. }
+                | Op::UnitVector { .. }
+                | Op::JacobianNorm { .. }
+                | Op::ActGradGrad { .. } => unreachable!("{op} is refused by `supports`"),
             }
         }
         if let Some(value) = self.graph.output {

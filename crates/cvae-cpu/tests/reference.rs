@@ -145,7 +145,7 @@ fn activations_and_terms() {
                     _ => activation,
                 };
                 let spec = ModelSpec::mlp(&[19, 24, 5], activation, output).unwrap();
-                let objective = Objective { reconstruction, latent, decoder_l2: 0.01 };
+                let objective = Objective { reconstruction, latent, decoder_l2: 0.01, ..Objective::ae() };
                 let plan = Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, 21).unwrap();
                 check(&Arc::new(plan), 21, &format!("{activation} {reconstruction} {latent}"));
             }

@@ -176,7 +176,7 @@ fn times() -> Result<Value> {
 fn time(workload: &Workload, batch: usize, precision: Precision, path: LaunchPath) -> Result<Value> {
     let config = CudaConfig { path: Some(path), ..CudaConfig::default() };
     let backend = CudaBackend::with_config(precision, config)?;
-    let plan = Plan::new(workload.spec.clone(), workload.objective, workload.optimizer, 1, batch)?;
+    let plan = Plan::new(workload.spec.clone(), workload.objective.clone(), workload.optimizer, 1, batch)?;
     let rows = match &workload.data {
         Data::Floats(values) => Rows::F32 { values, width: WIDTH },
         Data::Bytes(values) => Rows::U8 { values, width: WIDTH, scale: 1.0 / 255.0 },

@@ -282,7 +282,7 @@ impl<'a> Lowering<'a> {
                 task.b = Some(Operand::Param(weight));
                 self.push(task, PointSpec::new(PointOp::Keep), output);
             }
-            Op::LinearGradWeight { input, grad, weight, bias, decay } => {
+            Op::LinearGradWeight { input, grad, weight, bias, decay, .. } => {
                 self.grad_weight(&text, input, grad, weight, decay);
                 if let Some(bias) = bias {
                     self.grad_bias(&text, grad, bias, decay);
@@ -308,6 +308,23 @@ impl<'a> Lowering<'a> {
             | Op::ActGrad { .. }
             | Op::ReparameterizeGrad { .. }
             | Op::AddScaled { .. } => self.elementwise_op(op, &text),
+            Op::Mask { .. }
+            | Op::Erase { .. }
+            | Op::Permute { .. }
+            | Op::Observe { .. }
+            | Op::Multiply { .. }
+            | Op::TopK { .. }
+            | Op::TopKGrad { .. }
+            | Op::SigmaReconstruction { .. }
+            | Op::MixedReconstruction { .. }
+            | Op::MixedOutput { .. }
+            | Op::KlBounded { .. }
+            | Op::CodeL1 { .. }
+            | Op::Mmd { .. }
+            | Op::Signs { .. }
+            | Op::UnitVector { .. }
+            | Op::JacobianNorm { .. }
+            | Op::ActGradGrad { .. } => unreachable!("{text} is refused by `supports`"),
         }
     }
 
@@ -322,7 +339,7 @@ impl<'a> Lowering<'a> {
                 let point = new(PointOp::ActivateGrad).variant(activation as u32);
                 self.elementwise(text, grad, &[saved], point, None, output);
             }
-            Op::Reconstruction { kind, prediction, target, grad } => {
+            Op::Reconstruction { kind, prediction, target, grad, .. } => {
                 let (variant, parameter) = match kind {
                     Reconstruction::MseSum => (0, 0.0),
                     Reconstruction::MseMean => (1, 1.0 / self.graph.size(prediction) as f64),

@@ -76,7 +76,7 @@ fn every_reconstruction_and_latent_term_agrees() {
                 // Without a hidden layer the two heads of a variational encoder share nothing.
                 for widths in [&[6, 3][..], &[6, 5, 3]] {
                     let spec = ModelSpec::mlp(widths, Activation::Gelu, output).expect("a valid model");
-                    let objective = Objective { reconstruction, latent, decoder_l2 };
+                    let objective = Objective { reconstruction, latent, decoder_l2, ..Objective::ae() };
                     let plan = plan(spec, objective, OptimizerSpec::sgd(0.05, 0.0), 3);
                     agrees(Precision::F32, LaunchPath::Launches, &plan, 3);
                 }

@@ -51,6 +51,22 @@ fn derivative(activation: Activation, saved: f64) -> f64 {
     }
 }
 
+/// Second derivative, from the saved value as above. It is 0 at the kink of [`Activation::Elu`]'s positive side.
+pub(crate) fn second_derivative(activation: Activation, saved: f64) -> f64 {
+    match activation {
+        Activation::Identity | Activation::Relu | Activation::LeakyRelu => 0.0,
+        Activation::Elu if saved > 0.0 => 0.0,
+        Activation::Elu => saved + 1.0,
+        Activation::Gelu => normal_density(saved) * (2.0 - saved * saved),
+        Activation::Silu => {
+            let s = sigmoid(saved);
+            s * (1.0 - s) * (2.0 + saved * (1.0 - 2.0 * s))
+        }
+        Activation::Tanh => -2.0 * saved * (1.0 - saved * saved),
+        Activation::Sigmoid => saved * (1.0 - saved) * (1.0 - 2.0 * saved),
+    }
+}
+
 /// `1 / (1 + e^−a)`; the exponential may overflow to infinity, which gives the correct limit 0.
 pub(crate) fn sigmoid(a: f64) -> f64 {
     1.0 / (1.0 + (-a).exp())
@@ -103,6 +119,12 @@ mod tests {
                 let saved = if activation.derivative_from_output() { value(activation, a) } else { a };
                 let found = derivative(activation, saved);
                 assert!((found - expected).abs() < 1e-9, "{activation}'({a}) = {found}, expected {expected}");
+                let slope_at = |a: f64| {
+                    derivative(activation, if activation.derivative_from_output() { value(activation, a) } else { a })
+                };
+                let expected = (slope_at(a + h) - slope_at(a - h)) / (2.0 * h);
+                let found = second_derivative(activation, saved);
+                assert!((found - expected).abs() < 1e-9, "{activation}''({a}) = {found}, expected {expected}");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use cvae_core::{ModelSpec, Objective, ParamLayout};
 
-use crate::direct::{Branches, DirectError, Problem};
+use crate::direct::{Branches, DirectError, Draw, Problem};
 
 /// Half the width of the widest difference, relative to `max(1, |θ|)`.
 const WIDTH: f64 = 2e-2;
@@ -42,7 +42,7 @@ impl Differences {
 /// Differentiates the total [`direct_loss`](crate::direct_loss) by the parameters `coordinates`, by central
 /// differences in `f64` with two Richardson extrapolations: the error is of sixth order in the width.
 ///
-/// The loss has kinks (relu, leaky_relu, elu, L1, Huber, the clamp of the log-variance). All points of a
+/// The loss has kinks (relu, leaky_relu, elu, absolute values, Huber, bounds, the choice of the largest). All points of a
 /// difference are evaluated on the smooth piece that `params` lies on, continued past its end where need be, so
 /// that the derivative is exact however near a kink is. A coordinate is stepped over only if `params` lies
 /// exactly on a kink in its direction. The arguments are those of [`direct_loss`](crate::direct_loss).
@@ -55,10 +55,10 @@ pub fn finite_difference(
     layout: &ParamLayout,
     params: &[f64],
     rows: &[f64],
-    noise: &[f64],
+    draw: Draw,
     coordinates: &[usize],
 ) -> Result<Differences, DirectError> {
-    let problem = Problem::new(spec, objective, layout, rows, noise)?;
+    let problem = Problem::new(spec, objective, layout, rows, draw)?;
     problem.check_params(params)?;
     if let Some(&coordinate) = coordinates.iter().find(|coordinate| **coordinate >= params.len()) {
         return Err(DirectError::Coordinate { coordinate, params: params.len() });

@@ -1,16 +1,15 @@
-//! The interpreter: runs the ops of a program one after the other over `f64` buffers.
+//! A plan with its state: batches in, losses and gradients out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cvae_core::{
-    Batch, BatchRows, CompileError, DataId, Entry, Executable, Graph, KernelChoice, Losses, Noise, Op, ParamId, Plan,
-    Rows, RunError, State, Term, ValueId,
+    Batch, BatchRows, CompileError, DataId, Entry, Executable, KernelChoice, Losses, Op, Plan, Rows, RunError, State,
+    Term,
 };
 
-use crate::latent::Posterior;
+use crate::machine::{Machine, Values, zeros};
 use crate::optimizer::Tensors;
-use crate::{activation, latent, linear, optimizer, reconstruction};
 
 /// A plan with its state.
 pub(crate) struct ReferenceExecutable {
@@ -25,172 +24,6 @@ pub(crate) struct ReferenceExecutable {
     next_data: usize,
     losses: Losses,
     steps: u64,
-}
-
-/// What the ops of a graph act on besides its values.
-struct Machine {
-    plan: Arc<Plan>,
-    tensors: Tensors,
-    /// Gradients of the last pass, unclipped.
-    grads: Vec<f64>,
-    /// Terms of the last pass.
-    terms: [f64; Term::COUNT],
-    /// Epoch and row numbers of the batch: the noise position of each of its rows.
-    epoch: u32,
-    row_numbers: Vec<u32>,
-    /// One row of noise.
-    noise: Vec<f32>,
-}
-
-/// One buffer per value of a graph, each with room for `max_rows` rows.
-struct Values {
-    buffers: Vec<Vec<f64>>,
-    /// Elements of one row of each value.
-    sizes: Vec<usize>,
-}
-
-impl Values {
-    fn new(graph: &Graph, max_rows: usize) -> Result<Self, CompileError> {
-        let sizes: Vec<usize> = graph.values.iter().map(|shape| shape.size()).collect();
-        let allocate = |size: &usize| zeros(max_rows.saturating_mul(*size), "the values of a batch");
-        Ok(Self { buffers: sizes.iter().map(allocate).collect::<Result<_, _>>()?, sizes })
-    }
-
-    /// The first `rows` rows of a value.
-    fn get(&self, value: ValueId, rows: usize) -> &[f64] {
-        &self.buffers[value.index()][..rows * self.sizes[value.index()]]
-    }
-
-    fn get_mut(&mut self, value: ValueId, rows: usize) -> &mut [f64] {
-        &mut self.buffers[value.index()][..rows * self.sizes[value.index()]]
-    }
-
-    /// Computes a value from the others: its buffer is moved out while `compute` fills the first `rows` rows.
-    fn define<T>(&mut self, value: ValueId, rows: usize, compute: impl FnOnce(&mut Self, &mut [f64]) -> T) -> T {
-        let mut buffer = std::mem::take(&mut self.buffers[value.index()]);
-        let result = compute(self, &mut buffer[..rows * self.sizes[value.index()]]);
-        self.buffers[value.index()] = buffer;
-        result
-    }
-}
-
-fn zeros<T: Clone + Default>(len: usize, what: &'static str) -> Result<Vec<T>, CompileError> {
-    let mut vector = Vec::new();
-    let bytes = len.saturating_mul(size_of::<T>());
-    vector.try_reserve_exact(len).map_err(|_| CompileError::Memory { bytes, what })?;
-    vector.resize(len, T::default());
-    Ok(vector)
-}
-
-impl Machine {
-    /// A parameter's elements.
-    fn param(&self, id: ParamId) -> &[f64] {
-        &self.tensors.params[self.plan.params.params()[id.index()].range()]
-    }
-
-    /// Runs every op of a graph but [`Op::Update`], which is the optimiser's.
-    fn run(&mut self, graph: &Graph, values: &mut Values, rows: usize) {
-        for op in &graph.ops {
-            self.run_op(op, values, rows);
-        }
-    }
-
-    fn run_op(&mut self, op: &Op, values: &mut Values, rows: usize) {
-        match *op {
-            Op::Linear { input, weight, bias, output } => {
-                let (w, b) = (self.param(weight), bias.map(|bias| self.param(bias)));
-                let width = values.sizes[input.index()];
-                values.define(output, rows, |values, out| linear::forward(values.get(input, rows), w, b, width, out));
-            }
-            Op::Act { activation, input, output } => {
-                values.define(output, rows, |values, out| {
-                    activation::forward(activation, values.get(input, rows), out);
-                });
-            }
-            Op::Noise { stream, output } => {
-                let source = Noise::new(self.plan.seed, stream, self.epoch);
-                let size = values.sizes[output.index()];
-                let out = values.get_mut(output, rows);
-                for (row, out) in self.row_numbers.iter().zip(out.chunks_exact_mut(size)) {
-                    source.normal(*row, &mut self.noise[..size]);
-                    out.iter_mut().zip(&self.noise).for_each(|(wide, narrow)| *wide = f64::from(*narrow));
-                }
-            }
-            Op::Reparameterize { mean, logvar, noise, output } => {
-                values.define(output, rows, |values, out| {
-                    let posterior = Posterior { mean: values.get(mean, rows), logvar: values.get(logvar, rows) };
-                    latent::reparameterize(&posterior, values.get(noise, rows), out);
-                });
-            }
-            Op::Reconstruction { kind, prediction, target, grad } => {
-                self.terms[Term::Reconstruction.index()] += values.define(grad, rows, |values, out| {
-                    reconstruction::loss(kind, values.get(prediction, rows), values.get(target, rows), rows, out)
-                });
-            }
-            Op::CollapsedPrior { beta, code, grad, output } => {
-                self.terms[Term::Latent.index()] += values.define(output, rows, |values, out| {
-                    latent::collapsed_prior(beta, values.get(code, rows), values.get(grad, rows), rows, out)
-                });
-            }
-            Op::KlDivergence { beta, mean, logvar, mean_grad, logvar_grad, mean_output, logvar_output } => {
-                self.terms[Term::Latent.index()] += values.define(mean_output, rows, |values, mean_out| {
-                    values.define(logvar_output, rows, |values, logvar_out| {
-                        let posterior = Posterior { mean: values.get(mean, rows), logvar: values.get(logvar, rows) };
-                        let grad =
-                            Posterior { mean: values.get(mean_grad, rows), logvar: values.get(logvar_grad, rows) };
-                        let mut out = Posterior { mean: mean_out, logvar: logvar_out };
-                        latent::kl_divergence(beta, &posterior, &grad, rows, &mut out)
-                    })
-                });
-            }
-            Op::ParamNorm { coefficient, ref params } => {
-                self.terms[Term::DecoderL2.index()] +=
-                    params.iter().map(|param| linear::param_norm(coefficient, self.param(*param))).sum::<f64>();
-            }
-            Op::ActGrad { activation, saved, grad, output } => {
-                values.define(output, rows, |values, out| {
-                    activation::backward(activation, values.get(saved, rows), values.get(grad, rows), out);
-                });
-            }
-            Op::ReparameterizeGrad { grad, logvar, noise, output } => {
-                values.define(output, rows, |values, out| {
-                    let (grad, logvar) = (values.get(grad, rows), values.get(logvar, rows));
-                    latent::reparameterize_grad(grad, logvar, values.get(noise, rows), out);
-                });
-            }
-            Op::LinearGradInput { grad, weight, output } => {
-                let (w, width) = (self.param(weight), values.sizes[output.index()]);
-                values.define(output, rows, |values, out| {
-                    linear::grad_input(values.get(grad, rows), w, width, out);
-                });
-            }
-            Op::LinearGradWeight { input, grad, weight, bias, decay } => {
-                let layout = &self.plan.params;
-                let (params, grads) = (&self.tensors.params, &mut self.grads);
-                let range = layout.params()[weight.index()].range();
-                let (x, g, width) = (values.get(input, rows), values.get(grad, rows), values.sizes[input.index()]);
-                linear::grad_weight(x, g, &params[range.clone()], width, decay, &mut grads[range]);
-                if let Some(bias) = bias {
-                    let range = layout.params()[bias.index()].range();
-                    linear::grad_bias(g, &params[range.clone()], decay, &mut grads[range]);
-                }
-            }
-            Op::AddScaled { a, b, scale, output } => {
-                values.define(output, rows, |values, out| {
-                    for ((out, a), b) in out.iter_mut().zip(values.get(a, rows)).zip(values.get(b, rows)) {
-                        *out = a + scale * b;
-                    }
-                });
-            }
-            Op::Update => {}
-        }
-    }
-
-    /// One optimiser step from the gradients, clipping included.
-    fn update(&mut self, step: u64) {
-        let factor = optimizer::clip_factor(&self.grads, self.plan.optimizer.clip_norm);
-        optimizer::update(self.plan.optimizer.coefficients(step), &mut self.tensors, &self.grads, factor);
-    }
 }
 
 impl ReferenceExecutable {

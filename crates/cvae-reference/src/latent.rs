@@ -1,7 +1,7 @@
 //! The latent terms: collapsed prior, Kullback-Leibler divergence, and sampling by reparameterisation
 //! (docs/MATH.md, "Latent terms").
 
-use cvae_core::Latent;
+use cvae_core::{KlBound, Latent};
 
 /// A log-variance clamped to [`Latent::LOG_VARIANCE`], and the slope of the clamp: 1 inside the bounds, which
 /// belong to the inside, and 0 outside.
@@ -48,6 +48,40 @@ pub(crate) fn kl_divergence(
         output.logvar[i] = grad.logvar[i] + slope * beta * 0.5 * s.exp_m1() / rows;
     }
     beta * sum / rows
+}
+
+/// Adds the gradients of the bounded divergence to `grad`; returns the term. Means are over the batch.
+pub(crate) fn kl_bounded(
+    bound: KlBound,
+    width: usize,
+    posterior: &Posterior<&[f64]>,
+    grad: &Posterior<&[f64]>,
+    output: &mut Posterior<&mut [f64]>,
+) -> f64 {
+    let rows = (posterior.mean.len() / width) as f64;
+    let mut means = vec![0.0; width];
+    for (i, (mu, logvar)) in posterior.mean.iter().zip(posterior.logvar).enumerate() {
+        let (s, _) = clamp(*logvar);
+        means[i % width] += 0.5 * (mu * mu + (s.exp_m1() - s)) / rows;
+    }
+    let (term, slopes): (f64, Vec<f64>) = match bound {
+        KlBound::Capacity { gamma, capacity } => {
+            let excess = means.iter().sum::<f64>() - capacity;
+            let slope = if excess == 0.0 { 0.0 } else { gamma * excess.signum() };
+            (gamma * excess.abs(), vec![slope; width])
+        }
+        KlBound::FreeBits { beta, floor } => {
+            let slopes = means.iter().map(|mean| if *mean > floor { beta } else { 0.0 });
+            (beta * means.iter().map(|mean| mean.max(floor)).sum::<f64>(), slopes.collect())
+        }
+    };
+    for (i, (mu, logvar)) in posterior.mean.iter().zip(posterior.logvar).enumerate() {
+        let (s, inside) = clamp(*logvar);
+        let slope = slopes[i % width] / rows;
+        output.mean[i] = grad.mean[i] + slope * mu;
+        output.logvar[i] = grad.logvar[i] + inside * slope * 0.5 * s.exp_m1();
+    }
+    term
 }
 
 /// `output = μ + e^(s/2)·ε`.

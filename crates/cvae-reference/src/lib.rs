@@ -28,11 +28,15 @@
 #![forbid(unsafe_code)]
 
 mod activation;
+mod code;
+mod corruption;
 mod difference;
 mod direct;
 mod executable;
+mod jacobian;
 mod latent;
 mod linear;
+mod machine;
 mod optimizer;
 mod reconstruction;
 
@@ -41,7 +45,7 @@ use std::sync::Arc;
 use cvae_core::{Backend, BackendId, CompileError, DeviceInfo, Executable, Plan, Unsupported};
 
 pub use crate::difference::{Differences, finite_difference};
-pub use crate::direct::{DirectError, direct_loss};
+pub use crate::direct::{DirectError, Draw, direct_loss};
 use crate::executable::ReferenceExecutable;
 
 /// The backend `reference`: one thread, `f64` throughout. Available everywhere, supports every plan.

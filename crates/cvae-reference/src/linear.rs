@@ -24,12 +24,16 @@ pub(crate) fn grad_input(grad: &[f64], weight: &[f64], width: usize, output: &mu
     }
 }
 
-/// Gradient of the weight, with the regulariser: `output[o, i] = Σ_r grad[r, o]·input[r, i] + decay·W[o, i]`.
-pub(crate) fn grad_weight(input: &[f64], grad: &[f64], weight: &[f64], width: usize, decay: f64, output: &mut [f64]) {
-    let units = weight.len() / width;
-    for (out, w) in output.iter_mut().zip(weight) {
-        *out = decay * w;
+/// The regulariser's part of a parameter's gradient: `output = decay·θ`.
+pub(crate) fn grad_decay(param: &[f64], decay: f64, output: &mut [f64]) {
+    for (out, theta) in output.iter_mut().zip(param) {
+        *out = decay * theta;
     }
+}
+
+/// Adds the gradient of the weight: `output[o, i] += Σ_r grad[r, o]·input[r, i]`.
+pub(crate) fn add_grad_weight(input: &[f64], grad: &[f64], width: usize, output: &mut [f64]) {
+    let units = output.len() / width;
     for (row, grads) in input.chunks_exact(width).zip(grad.chunks_exact(units)) {
         for (g, out) in grads.iter().zip(output.chunks_exact_mut(width)) {
             for (value, x) in out.iter_mut().zip(row) {
@@ -39,12 +43,9 @@ pub(crate) fn grad_weight(input: &[f64], grad: &[f64], weight: &[f64], width: us
     }
 }
 
-/// Gradient of the bias, with the regulariser: `output[o] = Σ_r grad[r, o] + decay·b[o]`.
-pub(crate) fn grad_bias(grad: &[f64], bias: &[f64], decay: f64, output: &mut [f64]) {
-    for (out, b) in output.iter_mut().zip(bias) {
-        *out = decay * b;
-    }
-    for grads in grad.chunks_exact(bias.len()) {
+/// Adds the gradient of the bias: `output[o] += Σ_r grad[r, o]`.
+pub(crate) fn add_grad_bias(grad: &[f64], output: &mut [f64]) {
+    for grads in grad.chunks_exact(output.len()) {
         for (out, g) in output.iter_mut().zip(grads) {
             *out += g;
         }
@@ -79,12 +80,15 @@ mod tests {
         grad_input(&GRAD, &WEIGHT, 3, &mut input_grad);
         assert_eq!(input_grad, [-1.5, -7.0, 2.5, 4.25, 11.5, 0.0]);
         let mut weight_grad = [f64::NAN; 6];
-        grad_weight(&INPUT, &GRAD, &WEIGHT, 3, 0.0, &mut weight_grad);
+        grad_decay(&WEIGHT, 0.0, &mut weight_grad);
+        add_grad_weight(&INPUT, &GRAD, 3, &mut weight_grad);
         assert_eq!(weight_grad, [0.5, 2.25, 5.0, -6.0, -2.0, 10.0]);
-        grad_weight(&INPUT, &GRAD, &WEIGHT, 3, 2.0, &mut weight_grad);
+        grad_decay(&WEIGHT, 2.0, &mut weight_grad);
+        add_grad_weight(&INPUT, &GRAD, 3, &mut weight_grad);
         assert_eq!(weight_grad, [1.5, 0.25, 9.0, -4.0, 4.0, 9.5]);
         let mut bias_grad = [f64::NAN; 2];
-        grad_bias(&GRAD, &[1.0, 3.0], 0.5, &mut bias_grad);
+        grad_decay(&[1.0, 3.0], 0.5, &mut bias_grad);
+        add_grad_bias(&GRAD, &mut bias_grad);
         assert_eq!(bias_grad, [2.0, 3.5]);
         assert_eq!(param_norm(0.5, &[1.0, -3.0]), 2.5);
     }

@@ -6,20 +6,20 @@ use common::{Case, cases, compile, state, wide};
 use cvae_core::{
     Activation, Batch, Latent, ModelSpec, Objective, OptimizerSpec, ParamLayout, Reconstruction, State, Term,
 };
-use cvae_reference::{Differences, DirectError, direct_loss, finite_difference};
+use cvae_reference::{Differences, DirectError, Draw, direct_loss, finite_difference};
 use proptest::prelude::*;
 
 /// Checks terms and gradients of one case with the given parameters; returns how many coordinates have no derivative,
 /// and how many there are.
 fn check(case: &Case, params: &[f32]) -> (usize, usize) {
     let plan = case.plan(OptimizerSpec::default());
-    let (rows, noise) = (case.batch(), case.noise());
+    let (rows, draw) = (case.batch(), case.draw());
     let mut model = compile(&plan);
     model.write(State::Params, params).unwrap();
     model.gradients(&Batch::host(&rows)).unwrap();
 
     let (params, wide_rows) = (wide(params), wide(&rows));
-    let terms = direct_loss(&case.spec, &case.objective, &plan.params, &params, &wide_rows, &noise).unwrap();
+    let terms = direct_loss(&case.spec, &case.objective, &plan.params, &params, &wide_rows, draw).unwrap();
     let found = model.losses().unwrap().last;
     for term in Term::ALL {
         let (found, expected) = (found[term.index()], terms[term.index()]);
@@ -28,7 +28,7 @@ fn check(case: &Case, params: &[f32]) -> (usize, usize) {
 
     let all: Vec<usize> = (0..params.len()).collect();
     let differences =
-        finite_difference(&case.spec, &case.objective, &plan.params, &params, &wide_rows, &noise, &all).unwrap();
+        finite_difference(&case.spec, &case.objective, &plan.params, &params, &wide_rows, draw, &all).unwrap();
     let grads = state(model.as_mut(), State::Grads);
     let error = differences.worst_relative_error(&grads);
     assert!(error < 1e-6, "relative error {error:e} in\n{}", plan.program);
@@ -67,7 +67,7 @@ fn every_activation_and_term() {
             let spec = ModelSpec::mlp_pair(&[7, 5, 3], &[3, 4, 6, 7], activation, output).unwrap();
             for latent in latents {
                 for decoder_l2 in [0.0, 0.1] {
-                    let objective = Objective { reconstruction, latent, decoder_l2 };
+                    let objective = Objective { reconstruction, latent, decoder_l2, ..Objective::ae() };
                     let case = Case { spec: spec.clone(), objective, rows: 3, seed: 11 };
                     assert_eq!(check_initial(&case).0, 0, "{case:?}");
                 }
@@ -123,7 +123,7 @@ fn relu_at(pre_activation: f64) -> Differences {
     params[layout.find("encoder.0.weight").unwrap().1.offset] = 1.0;
     params[layout.find("encoder.0.bias").unwrap().1.offset] = pre_activation - 1.0;
     let all: Vec<usize> = (0..params.len()).collect();
-    finite_difference(&spec, &objective, &layout, &params, &[1.0], &[], &all).unwrap()
+    finite_difference(&spec, &objective, &layout, &params, &[1.0], Draw::default(), &all).unwrap()
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn wrong_gradients_are_told_apart() {
     let mut grads = state(model.as_mut(), State::Grads);
     let all: Vec<usize> = (0..params.len()).collect();
     let differences =
-        finite_difference(&case.spec, &case.objective, &plan.params, &params, &wide(&rows), &[], &all).unwrap();
+        finite_difference(&case.spec, &case.objective, &plan.params, &params, &wide(&rows), case.draw(), &all).unwrap();
     assert!(differences.worst_relative_error(&grads) < 1e-8);
     grads[4] *= 1.0 + 1e-5;
     assert!(differences.worst_relative_error(&grads) > 1e-6);
@@ -168,18 +168,16 @@ fn direct_loss_refuses_what_does_not_fit() {
     let layout = ParamLayout::new(&spec, false);
     let params = vec![0.1; layout.len()];
     let (ae, vae) = (Objective::ae(), Objective::vae(1.0));
-    let variational = ParamLayout::new(&spec, true);
+    let draw = Draw::default();
     let length = |what, expected, found| Err(DirectError::Length { what, expected, found });
-    assert_eq!(direct_loss(&spec, &ae, &layout, &params[1..], &[0.0; 3], &[]), length("the parameters", 17, 16));
-    assert_eq!(direct_loss(&spec, &ae, &layout, &params, &[0.0; 4], &[]), length("the batch", 3, 4));
-    assert_eq!(direct_loss(&spec, &ae, &layout, &params, &[], &[]), length("the batch", 3, 0));
-    assert_eq!(direct_loss(&spec, &ae, &layout, &params, &[0.0; 3], &[0.0]), length("the noise", 0, 1));
-    assert_eq!(direct_loss(&spec, &vae, &variational, &[0.0; 25], &[0.0; 6], &[]), length("the noise", 4, 0));
-    assert_eq!(direct_loss(&spec, &vae, &layout, &params, &[0.0; 3], &[0.0; 2]), Err(DirectError::Layout));
+    assert_eq!(direct_loss(&spec, &ae, &layout, &params[1..], &[0.0; 3], draw), length("the parameters", 17, 16));
+    assert_eq!(direct_loss(&spec, &ae, &layout, &params, &[0.0; 4], draw), length("the batch", 3, 4));
+    assert_eq!(direct_loss(&spec, &ae, &layout, &params, &[], draw), length("the batch", 3, 0));
+    assert_eq!(direct_loss(&spec, &vae, &layout, &params, &[0.0; 3], draw), Err(DirectError::Layout));
     let negative = Objective::collapsed(-1.0, 0.0);
-    assert!(matches!(direct_loss(&spec, &negative, &layout, &params, &[0.0; 3], &[]), Err(DirectError::Spec(_))));
+    assert!(matches!(direct_loss(&spec, &negative, &layout, &params, &[0.0; 3], draw), Err(DirectError::Spec(_))));
     assert_eq!(
-        finite_difference(&spec, &ae, &layout, &params, &[0.0; 3], &[], &[17]),
+        finite_difference(&spec, &ae, &layout, &params, &[0.0; 3], draw, &[17]),
         Err(DirectError::Coordinate { coordinate: 17, params: 17 })
     );
 }

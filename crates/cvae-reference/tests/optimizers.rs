@@ -128,7 +128,7 @@ proptest! {
     /// A term of weight 0 equals its absence bit for bit, over several steps.
     #[test]
     fn a_weight_of_zero_is_absence(case in cases()) {
-        let with = |latent| Case { objective: Objective { latent, ..case.objective }, ..case.clone() };
+        let with = |latent| Case { objective: Objective { latent, ..case.objective.clone() }, ..case.clone() };
         let optimizer = OptimizerSpec::adam(0.01);
         let absent = trained(&with(Latent::None), optimizer);
         prop_assert_eq!(trained(&with(Latent::Collapsed { beta: 0.0 }), optimizer), absent);

@@ -109,7 +109,7 @@ fn the_prior_alone_is_degenerate() {
     let mut previous = f64::INFINITY;
     for _ in 0..4 {
         scaled.write(State::Params, &params).unwrap();
-        let [reconstruction, latent, _] = loss(scaled.as_mut());
+        let [reconstruction, latent, ..] = loss(scaled.as_mut());
         assert!(reconstruction < 1e-6, "{reconstruction}");
         assert!(latent < previous / 15.0, "a code four times shorter has a sixteenth of the penalty: {latent}");
         previous = latent;

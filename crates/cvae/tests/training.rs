@@ -64,7 +64,7 @@ fn any_number_of_threads_gives_the_same_bits() {
 fn the_loss_falls_and_the_records_add_up() {
     let data = sheet(200, 5);
     for objective in [Objective::ae(), Objective::default(), Objective::vae(0.05)] {
-        let mut config = Config { epochs: 30, ..config(objective) };
+        let mut config = Config { epochs: 30, ..config(objective.clone()) };
         config.optimizer = OptimizerSpec::adam(1e-2);
         config.data.scaling = Scaling::Standardize;
         config.data.validation_fraction = 0.25;

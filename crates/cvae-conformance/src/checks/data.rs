@@ -75,7 +75,7 @@ fn any_rows(target: &Target<'_>, rows: usize) -> Verdict {
     let (objective, optimizer) = (cvae_core::Objective::ae(), cvae_core::OptimizerSpec::default());
     let long = Case::new("rows", spec, objective, optimizer, rows, 51)?;
     // The same model with room for 11 rows.
-    let plan = cvae_core::Plan::new(long.plan.spec.clone(), objective, optimizer, 51, 11)?;
+    let plan = cvae_core::Plan::new(long.plan.spec.clone(), long.plan.objective.clone(), optimizer, 51, 11)?;
     let mut probe = Probe::with_params(target.backend, &std::sync::Arc::new(plan), &long.params)?;
     let mut worst = Score::EXACT;
     for entry in Entry::ALL {

@@ -4,8 +4,8 @@
 //! good to about 1e-11 of a gradient. Where it has kinks, steps must stay on one smooth piece and so are
 //! narrow, and the rounding of the loss leaves about 1e-8.
 
-use cvae_core::{Activation, Latent, LayerSpec, Noise, Part, Reconstruction, Stream};
-use cvae_reference::{DirectError, direct_loss, finite_difference};
+use cvae_core::{Activation, LayerSpec, Part, Reconstruction};
+use cvae_reference::{DirectError, Draw, direct_loss, finite_difference};
 
 use crate::case::Case;
 use crate::check::{Check, Requirement};
@@ -61,8 +61,8 @@ fn differences(target: &Target<'_>, case: &Case) -> Verdict {
         (worst_relative_error(&chosen, &slopes), SMOOTH_LIMIT, coordinates.len())
     } else {
         let plan = &case.plan;
-        let Inputs { params, rows, noise, .. } = &inputs;
-        let found = finite_difference(&plan.spec, &plan.objective, &plan.params, params, rows, noise, &coordinates);
+        let Inputs { params, rows, draw, .. } = &inputs;
+        let found = finite_difference(&plan.spec, &plan.objective, &plan.params, params, rows, *draw, &coordinates);
         let found = found.map_err(failed)?;
         (found.worst_relative_error(&chosen), KINKED_LIMIT, coordinates.len() - found.stepped_over)
     };
@@ -87,18 +87,19 @@ struct Inputs<'a> {
     case: &'a Case,
     params: Vec<f64>,
     rows: Vec<f64>,
-    noise: Vec<f64>,
+    draw: Draw,
 }
 
 impl<'a> Inputs<'a> {
     fn new(case: &'a Case) -> Self {
         let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
-        Self { case, params: wide(&case.params), rows: wide(&case.rows), noise: wide(&noise(case)) }
+        let draw = Draw { seed: case.plan.seed, epoch: case.epoch, first_row: case.first_row };
+        Self { case, params: wide(&case.params), rows: wide(&case.rows), draw }
     }
 
     fn loss(&self, params: &[f64]) -> Result<f64, DirectError> {
         let plan = &self.case.plan;
-        let terms = direct_loss(&plan.spec, &plan.objective, &plan.params, params, &self.rows, &self.noise)?;
+        let terms = direct_loss(&plan.spec, &plan.objective, &plan.params, params, &self.rows, self.draw)?;
         Ok(terms.iter().sum())
     }
 
@@ -129,19 +130,4 @@ impl<'a> Inputs<'a> {
         };
         coordinates.iter().map(|index| slope(*index)).collect()
     }
-}
-
-/// The noise of a case's batch; empty unless the objective is variational.
-fn noise(case: &Case) -> Vec<f32> {
-    let latent = case.plan.spec.latent();
-    let rows = match case.plan.objective.latent {
-        Latent::Variational { .. } => case.count(),
-        Latent::None | Latent::Collapsed { .. } => 0,
-    };
-    let mut noise = vec![0.0; rows * latent];
-    let source = Noise::new(case.plan.seed, Stream::Reparameterize, case.epoch);
-    for (index, row) in noise.chunks_exact_mut(latent).enumerate() {
-        source.normal(case.first_row + index as u32, row);
-    }
-    noise
 }

@@ -43,7 +43,7 @@ fn strategy() -> impl Strategy<Value = (ModelSpec, Objective, usize)> {
                 encoder: encoder.into_iter().chain([code]).map(dense).collect(),
                 decoder: decoder.into_iter().chain([(width, output)]).map(dense).collect(),
             };
-            (spec, Objective { reconstruction, latent, decoder_l2 }, rows)
+            (spec, Objective { reconstruction, latent, decoder_l2, ..Objective::ae() }, rows)
         })
 }
 

@@ -116,7 +116,7 @@ impl Fixture {
         let optimizer: OptimizerSpec =
             serde_json::from_value(value).map_err(|error| self.failure(error.to_string()))?;
         let plan = &self.plan;
-        Ok(Arc::new(Plan::new(plan.spec.clone(), plan.objective, optimizer, plan.seed, plan.max_rows)?))
+        Ok(Arc::new(Plan::new(plan.spec.clone(), plan.objective.clone(), optimizer, plan.seed, plan.max_rows)?))
     }
 
     fn measure(&self, target: &Target<'_>) -> Measure {

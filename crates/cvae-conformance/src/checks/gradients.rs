@@ -77,7 +77,7 @@ pub(crate) fn term_cases() -> &'static [Case] {
             let spec = mlp([9, 9, 4, 9], 2, Activation::Tanh, output)?;
             let l2 = if decoder_l2 > 0.0 { "_l2" } else { "" };
             let name = format!("{}::{}{l2}_rows6", reconstruction.name(), sweep::latent_name(latent));
-            let objective = Objective { reconstruction, latent, decoder_l2 };
+            let objective = Objective { reconstruction, latent, decoder_l2, ..Objective::ae() };
             Case::new(name, spec, objective, OptimizerSpec::default(), 6, 200)
         };
         let mut cases = Vec::new();

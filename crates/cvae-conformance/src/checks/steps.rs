@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cvae_core::{Activation, Algorithm, Latent, Objective, OptimizerSpec, Reconstruction, Schedule};
+use cvae_core::{Activation, Algorithm, Objective, OptimizerSpec, Schedule};
 use cvae_reference::ReferenceBackend;
 
 use crate::case::{Case, mlp};
@@ -43,8 +43,7 @@ fn optimizers() -> Vec<(&'static str, OptimizerSpec)> {
 
 fn case(optimizer: OptimizerSpec, widths: [usize; 4], rows: usize) -> Result<Case, Failure> {
     let spec = mlp(widths, 1, Activation::Tanh, Activation::Identity)?;
-    let objective =
-        Objective { reconstruction: Reconstruction::MseSum, latent: Latent::Collapsed { beta: 0.3 }, decoder_l2: 0.05 };
+    let objective = Objective::collapsed(0.3, 0.05);
     Ok(Case::new("step", spec, objective, optimizer, rows, 11)?)
 }
 

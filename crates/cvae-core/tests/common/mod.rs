@@ -2,7 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this module")]
 
 use cvae_core::{
-    Activation, Algorithm, Latent, LayerSpec, ModelSpec, Objective, OptimizerSpec, Reconstruction, Schedule, Shape,
+    Activation, Algorithm, ColumnGroup, ColumnKind, Corruption, Jacobian, Latent, LayerSpec, ModelSpec, Objective,
+    OptimizerSpec, Patch, Reconstruction, Schedule, Shape,
 };
 use proptest::prelude::*;
 
@@ -25,11 +26,38 @@ pub fn reconstructions() -> impl Strategy<Value = Reconstruction> {
 }
 
 pub fn latents() -> impl Strategy<Value = Latent> {
-    let beta = || prop_oneof![Just(0.0), 1e-6..1e3];
+    let weight = || prop_oneof![Just(0.0), 1e-6..1e3];
     prop_oneof![
         Just(Latent::None),
-        beta().prop_map(|beta| Latent::Collapsed { beta }),
-        beta().prop_map(|beta| Latent::Variational { beta }),
+        weight().prop_map(|beta| Latent::Collapsed { beta }),
+        weight().prop_map(|beta| Latent::Variational { beta }),
+        (weight(), weight()).prop_map(|(gamma, capacity)| Latent::Capacity { gamma, capacity }),
+        (weight(), weight()).prop_map(|(beta, floor)| Latent::FreeBits { beta, floor }),
+        weight().prop_map(|weight| Latent::Sparse { weight }),
+        weight().prop_map(|weight| Latent::Mmd { weight }),
+    ]
+}
+
+pub fn corruptions() -> impl Strategy<Value = Corruption> {
+    let share = || prop_oneof![Just(0.0), 0.01..1.0];
+    prop_oneof![
+        Just(Corruption::None),
+        (0.0..2.0).prop_map(|std| Corruption::Gaussian { std }),
+        share().prop_map(|share| Corruption::Masking { share }),
+        share().prop_map(|share| Corruption::Permutation { share }),
+        (0.01..1.0).prop_map(|share| Corruption::Masked { share, patch: None }),
+        (0.01..1.0, 1usize..4).prop_map(|(share, size)| {
+            Corruption::Masked { share, patch: Some(Patch { size, width: 1, channels: 1 }) }
+        }),
+    ]
+}
+
+pub fn jacobians() -> impl Strategy<Value = Jacobian> {
+    let weight = || prop_oneof![Just(0.0), 1e-6..1e3];
+    prop_oneof![
+        Just(Jacobian::None),
+        weight().prop_map(|weight| Jacobian::GradientPenalty { weight }),
+        weight().prop_map(|weight| Jacobian::Contractive { weight }),
     ]
 }
 
@@ -37,18 +65,52 @@ pub fn latents() -> impl Strategy<Value = Latent> {
 pub fn models() -> impl Strategy<Value = (ModelSpec, Objective)> {
     let hidden = || proptest::collection::vec((1usize..20, activations()), 0..4);
     let input = proptest::collection::vec(1usize..5, 1..4);
-    let ends = (1usize..9, activations(), activations());
+    let ends = (prop_oneof![1usize..9, Just(17)], activations(), activations());
     let terms = (reconstructions(), latents(), prop_oneof![Just(0.0), 1e-6..10.0]);
-    (input, hidden(), hidden(), ends, terms).prop_map(|(input, encoder, decoder, ends, terms)| {
+    let kinds = [ColumnKind::Numeric, ColumnKind::Binary, ColumnKind::Categorical];
+    let parts = (
+        corruptions(),
+        jacobians(),
+        any::<bool>(),
+        proptest::option::of(1usize..9),
+        proptest::option::of(1e-6..1.0),
+        proptest::option::of(proptest::sample::select(kinds.to_vec())),
+    );
+    (input, hidden(), hidden(), ends, terms, parts).prop_map(|(input, encoder, decoder, ends, terms, parts)| {
         let (latent, code, output) = ends;
         let (reconstruction, latent_term, decoder_l2) = terms;
-        let output = if reconstruction == Reconstruction::Bce { Activation::Sigmoid } else { output };
+        let (corruption, jacobian, missing, top_k, sigma_floor, columns) = parts;
         let input = Shape::new(input);
+        let width = input.size();
+        let columns = match columns {
+            // A group of the chosen kind, and the other columns numeric.
+            Some(kind) if reconstruction != Reconstruction::Bce => {
+                let groups = [(kind, width.div_ceil(2)), (ColumnKind::Numeric, width / 2)];
+                groups.into_iter().filter(|(_, width)| *width > 0).map(|(k, w)| ColumnGroup::new(k, w)).collect()
+            }
+            _ => vec![],
+        };
+        let output = match reconstruction {
+            _ if !columns.is_empty() => Activation::Identity,
+            Reconstruction::Bce => Activation::Sigmoid,
+            _ => output,
+        };
+        let objective = Objective {
+            reconstruction,
+            latent: latent_term,
+            decoder_l2,
+            sigma_floor: sigma_floor.filter(|_| reconstruction == Reconstruction::MseSum && columns.is_empty()),
+            missing,
+            top_k: top_k.filter(|k| *k <= latent && !latent_term.is_variational()),
+            corruption,
+            jacobian,
+            columns,
+        };
         let stack = |hidden: Vec<(usize, Activation)>, last| {
             hidden.into_iter().chain([last]).map(|(units, activation)| dense(units, activation)).collect()
         };
-        let (encoder, decoder) = (stack(encoder, (latent, code)), stack(decoder, (input.size(), output)));
-        (ModelSpec { input, encoder, decoder }, Objective { reconstruction, latent: latent_term, decoder_l2 })
+        let (encoder, decoder) = (stack(encoder, (latent, code)), stack(decoder, (width, output)));
+        (ModelSpec { input, encoder, decoder }, objective)
     })
 }
 

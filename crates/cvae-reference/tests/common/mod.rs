@@ -7,7 +7,7 @@ use cvae_core::{
     Activation, Backend, Executable, Initializer, Latent, LayerSpec, ModelSpec, Noise, Objective, OptimizerSpec, Plan,
     Reconstruction, Shape, State, Stream,
 };
-use cvae_reference::ReferenceBackend;
+use cvae_reference::{Draw, ReferenceBackend};
 use proptest::prelude::*;
 
 /// A model, an objective and the size of a batch.
@@ -21,7 +21,7 @@ pub struct Case {
 
 impl Case {
     pub fn plan(&self, optimizer: OptimizerSpec) -> Arc<Plan> {
-        let plan = Plan::new(self.spec.clone(), self.objective, optimizer, self.seed, self.rows);
+        let plan = Plan::new(self.spec.clone(), self.objective.clone(), optimizer, self.seed, self.rows);
         Arc::new(plan.expect("generated cases are valid"))
     }
 
@@ -30,16 +30,9 @@ impl Case {
         uniform_rows(self.rows, self.spec.width(), self.seed)
     }
 
-    /// The noise that a host batch in epoch 0 draws.
-    pub fn noise(&self) -> Vec<f64> {
-        if !self.objective.latent.is_variational() {
-            return vec![];
-        }
-        let mut noise = vec![0.0f32; self.rows * self.spec.latent()];
-        for (row, out) in noise.chunks_mut(self.spec.latent()).enumerate() {
-            Noise::new(self.seed, Stream::Reparameterize, 0).normal(row as u32, out);
-        }
-        wide(&noise)
+    /// The random numbers that a host batch in epoch 0 draws.
+    pub fn draw(&self) -> Draw {
+        Draw { seed: self.seed, ..Draw::default() }
     }
 }
 
@@ -113,7 +106,7 @@ pub fn cases() -> impl Strategy<Value = Case> {
             encoder: stack(encoder, (latent, code)),
             decoder: stack(decoder, (width, output)),
         };
-        let objective = Objective { reconstruction, latent: latent_term, decoder_l2 };
+        let objective = Objective { reconstruction, latent: latent_term, decoder_l2, ..Objective::ae() };
         Case { spec, objective, rows, seed }
     })
 }

@@ -22,6 +22,7 @@ fn record(epoch: u32) -> EpochRecord {
         reconstruction: 0.1,
         latent: 0.2,
         decoder_l2: 0.0,
+        jacobian: 0.0,
         validation_loss: (epoch == 2).then_some(1.0 / 3.0),
         learning_rate: 1e-3,
         latent_rms: 0.7,

@@ -227,7 +227,7 @@ impl Config {
     /// # Errors
     /// The first rule that is broken.
     pub fn plan(&self) -> Result<Plan, ConfigError> {
-        Ok(Plan::new(self.model.clone(), self.objective, self.optimizer, self.seed, self.batch_size)?)
+        Ok(Plan::new(self.model.clone(), self.objective.clone(), self.optimizer, self.seed, self.batch_size)?)
     }
 
     /// Checks every field.

@@ -22,6 +22,9 @@ pub struct EpochRecord {
     pub latent: f64,
     /// Its decoder regulariser.
     pub decoder_l2: f64,
+    /// Its penalty on a Jacobian.
+    #[serde(default)]
+    pub jacobian: f64,
     /// The whole loss on the validation rows after the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,
@@ -43,6 +46,7 @@ impl EpochRecord {
             Term::Reconstruction => self.reconstruction,
             Term::Latent => self.latent,
             Term::DecoderL2 => self.decoder_l2,
+            Term::Jacobian => self.jacobian,
         }
     }
 }

@@ -230,6 +230,7 @@ impl Run<'_> {
             reconstruction: losses.mean(Term::Reconstruction),
             latent: losses.mean(Term::Latent),
             decoder_l2: losses.mean(Term::DecoderL2),
+            jacobian: losses.mean(Term::Jacobian),
             validation_loss,
             learning_rate: self.config.optimizer.learning_rate_at(step.saturating_sub(1)),
             latent_rms: self.latent_rms(epoch, losses.mean(Term::Latent))?,
