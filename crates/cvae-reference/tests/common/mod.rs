@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use cvae_core::{
-    Activation, Backend, Executable, Initializer, Latent, LayerSpec, ModelSpec, Noise, Objective, OptimizerSpec, Plan,
-    Reconstruction, Shape, State, Stream,
+    Activation, Backend, ColumnGroup, ColumnKind, Corruption, Executable, Initializer, Jacobian, Latent, LayerSpec,
+    ModelSpec, Noise, Objective, Op, OptimizerSpec, Patch, Plan, Reconstruction, Shape, State, Stream,
 };
 use cvae_reference::{Draw, ReferenceBackend};
 use proptest::prelude::*;
@@ -25,9 +25,20 @@ impl Case {
         Arc::new(plan.expect("generated cases are valid"))
     }
 
-    /// Rows in [0, 1), as cross-entropy wants them.
+    /// Rows in [0, 1), as cross-entropy wants them; about a fifth is missing where the objective allows it.
     pub fn batch(&self) -> Vec<f32> {
-        uniform_rows(self.rows, self.spec.width(), self.seed)
+        let mut rows = uniform_rows(self.rows, self.spec.width(), self.seed);
+        if self.objective.missing {
+            let mut draws = vec![0.0; rows.len()];
+            Noise::new(self.seed, Stream::Data, 1).uniform(0, &mut draws);
+            rows.iter_mut().zip(draws).filter(|(_, draw)| *draw < 0.2).for_each(|(value, _)| *value = f32::NAN);
+        }
+        rows
+    }
+
+    /// Whether the gradient of a row is independent of the other rows of its batch, up to the mean.
+    pub fn rows_are_independent(&self) -> bool {
+        !self.plan(OptimizerSpec::default()).program.train.ops.iter().any(Op::couples_rows)
     }
 
     /// The random numbers that a host batch in epoch 0 draws.
@@ -76,11 +87,49 @@ pub fn reconstructions() -> impl Strategy<Value = Reconstruction> {
 }
 
 pub fn latents() -> impl Strategy<Value = Latent> {
+    let weight = || 0.01..2.0;
     prop_oneof![
         Just(Latent::None),
-        (0.01..2.0).prop_map(|beta| Latent::Collapsed { beta }),
-        (0.01..2.0).prop_map(|beta| Latent::Variational { beta }),
+        weight().prop_map(|beta| Latent::Collapsed { beta }),
+        weight().prop_map(|beta| Latent::Variational { beta }),
+        (weight(), 0.0..3.0).prop_map(|(gamma, capacity)| Latent::Capacity { gamma, capacity }),
+        (weight(), 0.0..0.5).prop_map(|(beta, floor)| Latent::FreeBits { beta, floor }),
+        weight().prop_map(|weight| Latent::Sparse { weight }),
+        weight().prop_map(|weight| Latent::Mmd { weight }),
     ]
+}
+
+pub fn corruptions() -> impl Strategy<Value = Corruption> {
+    let share = || 0.05..0.95;
+    prop_oneof![
+        Just(Corruption::None),
+        (0.01..1.0).prop_map(|std| Corruption::Gaussian { std }),
+        share().prop_map(|share| Corruption::Masking { share }),
+        share().prop_map(|share| Corruption::Permutation { share }),
+        share().prop_map(|share| Corruption::Masked { share, patch: None }),
+        (share(), 1usize..4)
+            .prop_map(|(share, size)| Corruption::Masked { share, patch: Some(Patch { size, width: 1, channels: 1 }) }),
+    ]
+}
+
+pub fn jacobians() -> impl Strategy<Value = Jacobian> {
+    prop_oneof![
+        3 => Just(Jacobian::None),
+        1 => (0.01..1.0).prop_map(|weight| Jacobian::GradientPenalty { weight }),
+        1 => (0.01..1.0).prop_map(|weight| Jacobian::Contractive { weight }),
+    ]
+}
+
+/// Groups of all three kinds that cover `width` columns.
+pub fn columns(width: usize) -> Vec<ColumnGroup> {
+    let group = |kind, width, weight| ColumnGroup { weight, ..ColumnGroup::new(kind, width) };
+    let (classes, binary) = (width.div_ceil(2), width / 4);
+    let groups = [
+        group(ColumnKind::Numeric, width - classes - binary, 0.5),
+        group(ColumnKind::Categorical, classes, 2.0),
+        group(ColumnKind::Binary, binary, 1.0),
+    ];
+    groups.into_iter().filter(|group| group.width > 0).collect()
 }
 
 /// Hidden widths and activations, depth 0 to 3.
@@ -89,14 +138,33 @@ fn hidden() -> impl Strategy<Value = Vec<(usize, Activation)>> {
 }
 
 /// Models of 1 to 12 inputs and 1 to 7 latent dimensions; every layer has its own activation, that of the code
-/// included.
+/// included. Every part of the objective, alone and with others.
 pub fn cases() -> impl Strategy<Value = Case> {
     let shape = (1usize..=12, 1usize..=7, hidden(), hidden(), activations(), activations());
-    let objective = (reconstructions(), latents(), prop_oneof![Just(0.0), 0.001..0.5]);
-    (shape, objective, 1usize..=9, 0u64..1 << 48).prop_map(|(shape, objective, rows, seed)| {
+    let terms = (reconstructions(), latents(), prop_oneof![Just(0.0), 0.001..0.5], jacobians());
+    let rest = (corruptions(), any::<bool>(), 0usize..12, 0u8..6);
+    (shape, terms, rest, 1usize..=9, 0u64..1 << 48).prop_map(|(shape, terms, rest, rows, seed)| {
         let (width, latent, encoder, decoder, code, output) = shape;
-        let (reconstruction, latent_term, decoder_l2) = objective;
-        let output = if reconstruction == Reconstruction::Bce { Activation::Sigmoid } else { output };
+        let (reconstruction, latent_term, decoder_l2, jacobian) = terms;
+        let (corruption, missing, top_k, variant) = rest;
+        let bce = reconstruction == Reconstruction::Bce;
+        let mixed = variant == 0 && !bce;
+        let objective = Objective {
+            reconstruction,
+            latent: latent_term,
+            decoder_l2,
+            sigma_floor: (variant == 1 && reconstruction == Reconstruction::MseSum).then_some(1e-3),
+            missing,
+            top_k: Some(top_k).filter(|k| (1..=latent).contains(k) && !latent_term.is_variational()),
+            corruption,
+            jacobian,
+            columns: if mixed { columns(width) } else { vec![] },
+        };
+        let output = match bce {
+            true => Activation::Sigmoid,
+            false if mixed => Activation::Identity,
+            false => output,
+        };
         let stack = |hidden: Vec<(usize, Activation)>, last: (usize, Activation)| {
             let layers = hidden.into_iter().chain([last]);
             layers.map(|(units, activation)| LayerSpec::Dense { units, activation }).collect()
@@ -106,7 +174,6 @@ pub fn cases() -> impl Strategy<Value = Case> {
             encoder: stack(encoder, (latent, code)),
             decoder: stack(decoder, (width, output)),
         };
-        let objective = Objective { reconstruction, latent: latent_term, decoder_l2, ..Objective::ae() };
         Case { spec, objective, rows, seed }
     })
 }
