@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use cvae_core::rng::Stream;
 use cvae_core::{
     Batch, BatchRows, CompileError, DataId, Entry, Executable, KernelChoice, Losses, Op, Plan, Rows, RunError, State,
     Term,
@@ -10,6 +9,7 @@ use cvae_core::{
 
 use crate::arena::Arena;
 use crate::backend::Level;
+use crate::elements::Class;
 use crate::infer::Inference;
 use crate::kernels::gather::Source;
 use crate::kernels::optimizer::{Apply, Rule};
@@ -92,7 +92,7 @@ impl CpuExecutable {
         if plan.optimizer.clip_norm.is_some() {
             params.ensure_grads()?;
         }
-        let panels = |id| params.slot(id).count().min(params.slot(id).panels);
+        let panels = |id| params.slot(id).panels;
         let schedule = Schedule::new(&plan.program.train, &split, &panels, width, threads, plan.max_rows);
         let arena = Arena::new(schedule.arena, "the activations")?;
         let inference = Inference::new(&plan, &contracts, &params, width, threads)?;
@@ -315,32 +315,11 @@ impl Executable for CpuExecutable {
             Op::ParamNorm { .. } => "weight_grad epilogue",
             Op::Update if fused => "weight_grad epilogue",
             Op::Update => "clip+apply",
-            Op::Noise { stream: Stream::Reparameterize, .. } | Op::Noise { .. } => "philox",
-            Op::Act { .. }
-            | Op::Reparameterize { .. }
-            | Op::Reconstruction { .. }
-            | Op::CollapsedPrior { .. }
-            | Op::KlDivergence { .. }
-            | Op::ActGrad { .. }
-            | Op::ReparameterizeGrad { .. }
-            | Op::AddScaled { .. } => "element",
-            Op::Mask { .. }
-            | Op::Erase { .. }
-            | Op::Permute { .. }
-            | Op::Observe { .. }
-            | Op::Multiply { .. }
-            | Op::TopK { .. }
-            | Op::TopKGrad { .. }
-            | Op::SigmaReconstruction { .. }
-            | Op::MixedReconstruction { .. }
-            | Op::MixedOutput { .. }
-            | Op::KlBounded { .. }
-            | Op::CodeL1 { .. }
-            | Op::Mmd { .. }
-            | Op::Signs { .. }
-            | Op::UnitVector { .. }
-            | Op::JacobianNorm { .. }
-            | Op::ActGradGrad { .. } => "none",
+            _ => match Class::of(op) {
+                Class::Drawn => "philox",
+                Class::Coupled => "coupled",
+                Class::Elementwise | Class::Structural => "element",
+            },
         };
         let choice = |op: &Op| KernelChoice { op: op.to_string(), kernel: format!("{}::{}", self.level, kernel(op)) };
         self.plan.program.train.ops.iter().map(choice).collect()

@@ -27,6 +27,9 @@
 
 mod arena;
 mod backend;
+mod coupled;
+mod draw;
+mod elements;
 mod executable;
 mod frozen;
 mod infer;

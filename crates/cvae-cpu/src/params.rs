@@ -38,11 +38,6 @@ impl Slot {
         self.moments + (panel * self.rows + row) * 2 * width
     }
 
-    /// Rows of `PW` parameters in the whole slot.
-    pub(crate) fn count(&self) -> usize {
-        self.panels * self.rows
-    }
-
     /// Position in the flat buffer of the element at (row, column).
     fn flat_index(&self, row: usize, column: usize) -> usize {
         let (inputs, out, input) = if self.contracts { (self.columns, row, column) } else { (self.rows, column, row) };

@@ -1,18 +1,17 @@
 //! What one thread does in one pass over a schedule.
 
-use cvae_core::rng::normal_pair;
-use cvae_core::{Noise, Op, ParamId, Reconstruction, Stream, ValueId};
+use cvae_core::{ParamId, ValueId};
 
-use crate::kernels::element::{Block, Element};
+use crate::elements::element;
+use crate::kernels::element::Block;
 use crate::kernels::gather::{BatchMajor, Gather, Source};
-use crate::kernels::latent::Kl;
 use crate::kernels::linear::{Expand, Partial, Reduce};
-use crate::kernels::linear_grad::{BiasGrad, WeightGrad};
+use crate::kernels::linear_grad::{BiasGrad, Pair, WeightGrad};
 use crate::kernels::optimizer::Rule;
 use crate::kernels::table::Kernels;
 use crate::params::Params;
 use crate::pool::{Barrier, Turn};
-use crate::schedule::{Phase, Schedule, Step, Value};
+use crate::schedule::{MAX_PAIRS, Phase, Schedule, Step, Value};
 use crate::team::{self, Member, part};
 
 /// Rows of the contraction that stay in the first-level cache while batch panels pass by.
@@ -63,7 +62,8 @@ impl Worker<'_> {
             unsafe {
                 match phase {
                     Phase::Gather { value } => self.gather(pass, *value),
-                    Phase::Noise { stream, value } => self.noise(pass, *stream, *value),
+                    Phase::Draw { op } => self.draw(pass, op),
+                    Phase::Coupled { op, like, losses } => self.coupled(pass, op, *like, *losses),
                     Phase::Partial { input, weight } => self.partial(pass, *input, *weight),
                     Phase::Reduce { output, contracted, bias, steps } => {
                         self.reduce(pass, *output, *contracted, *bias, steps);
@@ -72,10 +72,10 @@ impl Worker<'_> {
                         self.expand(pass, *input, *weight, *bias, *output, steps);
                     }
                     Phase::Elements { like, steps } => self.elements(pass, *like, steps),
-                    Phase::WeightGrad { whole, split, bias_grad, weight, bias, decay } => {
-                        self.weight_grad(pass, *whole, *split, *weight, *decay);
+                    Phase::WeightGrad { pairs, bias_grad, weight, bias, decay, norms: [weight_norm, bias_norm] } => {
+                        self.weight_grad(pass, pairs, *weight, *decay, *weight_norm);
                         if let Some(bias) = bias {
-                            self.bias_grad(pass, *bias_grad, *bias, *decay);
+                            self.bias_grad(pass, *bias_grad, *bias, *decay, *bias_norm);
                         }
                     }
                     Phase::Scatter { value } => self.scatter(pass, *value),
@@ -86,26 +86,26 @@ impl Worker<'_> {
         }
     }
 
-    fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.kernels.panel()
     }
 
-    fn value(&self, id: ValueId) -> Value {
+    pub(crate) fn value(&self, id: ValueId) -> Value {
         self.schedule.values[id.index()]
     }
 
     /// Start of feature `feature` in batch panel `panel` of a value.
-    unsafe fn at(&self, value: Value, batch_panel: usize, feature: usize) -> *mut f32 {
+    pub(crate) unsafe fn at(&self, value: Value, batch_panel: usize, feature: usize) -> *mut f32 {
         // SAFETY: inside the arena by construction of the schedule.
         unsafe { self.arena.add(value.offset + batch_panel * value.stride + feature * self.width()) }
     }
 
-    fn scratch(&self) -> *mut f32 {
+    pub(crate) fn scratch(&self) -> *mut f32 {
         // SAFETY: the schedule reserves a scratch panel per thread.
         unsafe { self.arena.add(self.schedule.scratch + self.member.thread * self.schedule.scratch_stride) }
     }
 
-    fn batch_panels(&self, pass: &Pass) -> usize {
+    pub(crate) fn batch_panels(&self, pass: &Pass) -> usize {
         pass.rows.div_ceil(self.width())
     }
 
@@ -115,12 +115,12 @@ impl Worker<'_> {
     }
 
     /// The panels of a value that this thread produces.
-    fn home(&self, value: Value) -> std::ops::Range<usize> {
+    pub(crate) fn home(&self, value: Value) -> std::ops::Range<usize> {
         if value.split { self.member.panels(value.panels) } else { part(value.panels, self.member) }
     }
 
     /// Features of one panel.
-    fn features(&self, value: Value, panel: usize) -> usize {
+    pub(crate) fn features(&self, value: Value, panel: usize) -> usize {
         (value.width - panel * self.width()).min(self.width())
     }
 
@@ -142,33 +142,6 @@ impl Worker<'_> {
                     feature_major: self.at(value, 0, feature),
                     stride: value.stride,
                 });
-            }
-        }
-    }
-
-    unsafe fn noise(&self, pass: &Pass, stream: Stream, id: ValueId) {
-        let value = self.value(id);
-        let noise = Noise::new(pass.seed, stream, pass.epoch);
-        for panel in self.home(value) {
-            let features = self.features(value, panel);
-            for b in 0..pass.rows {
-                let row = match pass.order.is_null() {
-                    true => pass.first_noise.wrapping_add(b as u32),
-                    // SAFETY: the order holds `rows` indices.
-                    false => unsafe { *pass.order.add(b) },
-                };
-                for feature in (0..features).step_by(4) {
-                    let block = (panel * self.width() + feature) / 4;
-                    let [w0, w1, w2, w3] = noise.words(row, block as u32);
-                    let ((n0, n1), (n2, n3)) = (normal_pair(w0, w1), normal_pair(w2, w3));
-                    for (i, n) in [n0, n1, n2, n3].into_iter().enumerate().take(features - feature) {
-                        // SAFETY: inside this thread's panel of the value.
-                        unsafe {
-                            let to = self.at(value, b / self.width(), panel * self.width() + feature + i);
-                            *to.add(b % self.width()) = n;
-                        }
-                    }
-                }
             }
         }
     }
@@ -281,7 +254,7 @@ impl Worker<'_> {
             // SAFETY: operands have the panels of `like`, all of them this thread's.
             unsafe {
                 let at = |value: ValueId| self.at(self.value(value), batch_panel, panel * width);
-                let element = self.element(pass, &step.op, like.width, at);
+                let element = element(pass, &step.op, like.width, at);
                 let loss = (self.kernels.element)(&block, &element);
                 if let Some(index) = step.losses {
                     let slots = self.schedule.losses[index].first;
@@ -292,117 +265,64 @@ impl Worker<'_> {
         }
     }
 
-    /// The op with its operands behind pointers.
-    fn element(&self, pass: &Pass, op: &Op, width: usize, at: impl Fn(ValueId) -> *mut f32) -> Element {
-        let rows = pass.rows as f64;
-        match *op {
-            Op::Act { activation, input, output } => Element::Act { activation, input: at(input), output: at(output) },
-            Op::ActGrad { activation, saved, grad, output } => {
-                Element::ActGrad { activation, saved: at(saved), grad: at(grad), output: at(output) }
-            }
-            Op::Reconstruction { kind, prediction, target, grad, .. } => {
-                let count = if kind == Reconstruction::MseMean { rows * width as f64 } else { rows };
-                let scale = (1.0 / count) as f32;
-                let (prediction, target, grad) = (at(prediction), at(target), at(grad));
-                Element::Reconstruction { kind, scale, prediction, target, grad }
-            }
-            Op::CollapsedPrior { beta, code, grad, output } => {
-                let weight = (beta / rows) as f32;
-                Element::CollapsedPrior { weight, code: at(code), grad: at(grad), output: at(output) }
-            }
-            Op::KlDivergence { beta, mean, logvar, mean_grad, logvar_grad, mean_output, logvar_output } => {
-                let operands = Kl {
-                    mean: at(mean),
-                    logvar: at(logvar),
-                    mean_grad: at(mean_grad),
-                    logvar_grad: at(logvar_grad),
-                    mean_output: at(mean_output),
-                    logvar_output: at(logvar_output),
-                };
-                Element::Kl { weight: (beta / rows) as f32, operands }
-            }
-            Op::Reparameterize { mean, logvar, noise, output } => {
-                Element::Reparameterize { mean: at(mean), logvar: at(logvar), noise: at(noise), output: at(output) }
-            }
-            Op::ReparameterizeGrad { grad, logvar, noise, output } => {
-                Element::ReparameterizeGrad { grad: at(grad), logvar: at(logvar), noise: at(noise), output: at(output) }
-            }
-            Op::AddScaled { a, b, scale, output } => {
-                Element::AddScaled { scale: scale as f32, a: at(a), b: at(b), output: at(output) }
-            }
-            Op::Linear { .. }
-            | Op::Noise { .. }
-            | Op::ParamNorm { .. }
-            | Op::LinearGradInput { .. }
-            | Op::LinearGradWeight { .. }
-            | Op::Update => unreachable!("{op} is not elementwise"),
-            Op::Mask { .. }
-            | Op::Erase { .. }
-            | Op::Permute { .. }
-            | Op::Observe { .. }
-            | Op::Multiply { .. }
-            | Op::TopK { .. }
-            | Op::TopKGrad { .. }
-            | Op::SigmaReconstruction { .. }
-            | Op::MixedReconstruction { .. }
-            | Op::MixedOutput { .. }
-            | Op::KlBounded { .. }
-            | Op::CodeL1 { .. }
-            | Op::Mmd { .. }
-            | Op::Signs { .. }
-            | Op::UnitVector { .. }
-            | Op::JacobianNorm { .. }
-            | Op::ActGradGrad { .. } => unreachable!("{op} is refused by `supports`"),
-        }
-    }
-
-    /// Where the square sum of one panel of a parameter goes; null if the objective has no such term.
-    fn norm_slot(&self, pass: &Pass, param: ParamId, panel: usize) -> *mut f64 {
-        match self.schedule.norms.iter().find(|norm| norm.param == param) {
-            // SAFETY: the schedule counts a slot per panel.
-            Some(norm) => unsafe { pass.losses.add(norm.first + panel) },
-            None => std::ptr::null_mut(),
-        }
-    }
-
-    unsafe fn weight_grad(&self, pass: &Pass, whole: ValueId, split: ValueId, weight: ParamId, decay: f64) {
-        let (whole, split_value, slot, width) =
-            (self.value(whole), self.value(split), self.params.slot(weight), self.width());
-        for panel in self.home(split_value) {
-            // SAFETY: the panels of the split value and of the weight are this thread's; the other operand is
-            // complete.
+    unsafe fn weight_grad(
+        &self,
+        pass: &Pass,
+        pairs: &[(ValueId, ValueId)],
+        weight: ParamId,
+        decay: f64,
+        norm: Option<usize>,
+    ) {
+        let (slot, width) = (self.params.slot(weight), self.width());
+        let Some((_, split)) = pairs.first() else { return };
+        let mut operands = [Pair { a: std::ptr::null(), a_stride: 0, p: std::ptr::null() }; MAX_PAIRS];
+        for panel in self.home(self.value(*split)) {
+            // SAFETY: the panels of the split values and of the weight are this thread's; the other operands are
+            // complete. The scratch has a panel for every pair.
             unsafe {
-                let p = if matches!(self.schedule.phases.first(), Some(Phase::Gather { value }) if *value == split) {
-                    self.arena.add(self.schedule.input_rows + panel * self.schedule.padded_rows * width)
-                } else {
-                    let batch_major = self.scratch();
-                    (self.kernels.batch_major)(&BatchMajor {
-                        feature_major: self.at(split_value, 0, panel * width),
-                        stride: split_value.stride,
-                        batch: pass.rows,
-                        batch_major,
-                    });
-                    batch_major
-                };
+                for (index, (whole, split)) in pairs.iter().enumerate() {
+                    let whole = self.value(*whole);
+                    let p = self.batch_major(pass, *split, panel, index);
+                    operands[index] = Pair { a: self.at(whole, 0, 0), a_stride: whole.stride, p };
+                }
                 let row = slot.row(panel, 0, width);
                 (self.kernels.weight_grad)(&WeightGrad {
-                    a: self.at(whole, 0, 0),
-                    a_stride: whole.stride,
-                    p,
+                    pairs: &operands[..pairs.len()],
                     batch: pass.rows,
                     w: self.params.w.at(row),
                     moments: self.params.moments.at(slot.moment_row(panel, 0, width)),
                     grad: self.params.grads.as_ref().map_or(std::ptr::null_mut(), |grads| grads.at(row)),
                     rows: slot.rows,
                     decay: decay as f32,
-                    square_sum: self.norm_slot(pass, weight, panel),
+                    square_sum: norm_slot(pass, norm, panel),
                     rule: pass.rule,
                 });
             }
         }
     }
 
-    unsafe fn bias_grad(&self, pass: &Pass, grad: ValueId, bias: ParamId, decay: f64) {
+    /// A panel of a split value, `[rows][PW]`: the input has it already, others go to scratch panel `index`.
+    unsafe fn batch_major(&self, pass: &Pass, id: ValueId, panel: usize, index: usize) -> *const f32 {
+        let (value, width) = (self.value(id), self.width());
+        let rows = self.schedule.padded_rows * width;
+        if matches!(self.schedule.phases.first(), Some(Phase::Gather { value }) if *value == id) {
+            // SAFETY: the gathered input has a batch-major panel for each of its panels.
+            return unsafe { self.arena.add(self.schedule.input_rows + panel * rows) };
+        }
+        // SAFETY: the schedule reserves a scratch panel for every pair.
+        unsafe {
+            let batch_major = self.scratch().add(index * rows);
+            (self.kernels.batch_major)(&BatchMajor {
+                feature_major: self.at(value, 0, panel * width),
+                stride: value.stride,
+                batch: pass.rows,
+                batch_major,
+            });
+            batch_major
+        }
+    }
+
+    unsafe fn bias_grad(&self, pass: &Pass, grad: ValueId, bias: ParamId, decay: f64, norm: Option<usize>) {
         let (value, slot, width) = (self.value(grad), self.params.slot(bias), self.width());
         for panel in self.home(value) {
             let at = slot.row(panel, 0, width);
@@ -417,7 +337,7 @@ impl Worker<'_> {
                     moments: self.params.moments.at(slot.moment_row(panel, 0, width)),
                     grad: self.params.grads.as_ref().map_or(std::ptr::null_mut(), |grads| grads.at(at)),
                     decay: decay as f32,
-                    square_sum: self.norm_slot(pass, bias, panel),
+                    square_sum: norm_slot(pass, norm, panel),
                     rule: pass.rule,
                 });
             }
@@ -444,4 +364,10 @@ impl Worker<'_> {
             }
         }
     }
+}
+
+/// Where the square sum of one panel of a parameter goes; null if the objective has no such term.
+fn norm_slot(pass: &Pass, first: Option<usize>, panel: usize) -> *mut f64 {
+    // SAFETY: the schedule counts a slot per panel.
+    first.map_or(std::ptr::null_mut(), |first| unsafe { pass.losses.add(first + panel) })
 }

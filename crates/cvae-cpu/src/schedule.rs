@@ -8,10 +8,14 @@
 //! Barriers are derived from what each phase reads and writes, never placed by hand: threads arrive right
 //! after the last phase that a later one depends on, and wait just before the one that needs it.
 
-use cvae_core::{Graph, Op, ParamId, Stream, Term, ValueId};
+use cvae_core::{Graph, Op, ParamId, Term, ValueId};
 
 use crate::arena::Offsets;
+use crate::elements::Class;
 use crate::team::{self, Member};
+
+/// Most pairs of values that make up a weight's gradient.
+pub(crate) const MAX_PAIRS: usize = 32;
 
 /// A value in the arena: batch panels of `[feature][PW]`, features padded to whole panels.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +44,11 @@ pub(crate) struct Step {
 pub(crate) enum Phase {
     /// Rows into panels.
     Gather { value: ValueId },
-    /// Noise into panels.
-    Noise { stream: Stream, value: ValueId },
+    /// Noise, marks or signs into panels.
+    Draw { op: Op },
+    /// An op on whole rows or the whole batch; its outputs are laid out like `like`, and `losses` is as in
+    /// [`Step`].
+    Coupled { op: Op, like: ValueId, losses: Option<usize> },
     /// Shard sums of `weight` times a split value.
     Partial { input: ValueId, weight: ParamId },
     /// Sum of the shards of the `panels`-wide contraction, bias, then elementwise ops.
@@ -50,14 +57,15 @@ pub(crate) enum Phase {
     Expand { input: ValueId, weight: ParamId, bias: Option<ParamId>, output: ValueId, steps: Vec<Step> },
     /// Elementwise ops alone, on the panels of `like`.
     Elements { like: ValueId, steps: Vec<Step> },
-    /// Gradient of `weight` and its bias, and their update.
+    /// Gradient of `weight` and its bias, and their update. Of each pair the second value is split.
     WeightGrad {
-        whole: ValueId,
-        split: ValueId,
+        pairs: Vec<(ValueId, ValueId)>,
         bias_grad: ValueId,
         weight: ParamId,
         bias: Option<ParamId>,
         decay: f64,
+        /// First slots of the square sums of the weight and of the bias.
+        norms: [Option<usize>; 2],
     },
     /// Panels into rows.
     Scatter { value: ValueId },
@@ -95,7 +103,7 @@ pub(crate) struct Schedule {
     pub(crate) shard_stride: usize,
     /// Offset of the batch-major input, `[panel][rows][PW]`.
     pub(crate) input_rows: usize,
-    /// Offset of each thread's scratch panel, `[rows][PW]`.
+    /// Offset of each thread's scratch panels, `[pair][rows][PW]`.
     pub(crate) scratch: usize,
     pub(crate) scratch_stride: usize,
     /// Floats of the arena.
@@ -143,6 +151,8 @@ struct Access {
 /// `contracts[id]` is set for a weight whose input is split; with `known` the flags are read instead.
 pub(crate) fn assign_split(graph: &Graph, contracts: &mut [bool], known: bool) -> Vec<bool> {
     let mut split = vec![true; graph.values.len()];
+    // What is drawn takes the kind of the values it meets; every other operand is decided before it is used.
+    let mut drawn = vec![false; graph.values.len()];
     for op in &graph.ops {
         match *op {
             Op::Linear { input, weight, output, .. } => {
@@ -153,27 +163,23 @@ pub(crate) fn assign_split(graph: &Graph, contracts: &mut [bool], known: bool) -
                 }
                 split[output.index()] = !split[input.index()];
             }
-            Op::LinearGradInput { grad, output, .. } => split[output.index()] = !split[grad.index()],
-            Op::Reconstruction { prediction, grad, .. } => split[grad.index()] = split[prediction.index()],
-            Op::Noise { .. } => {}
+            Op::LinearGradInput { grad, weight, output } => {
+                split[grad.index()] = !contracts[weight.index()];
+                split[output.index()] = contracts[weight.index()];
+            }
+            Op::LinearGradWeight { .. } | Op::ParamNorm { .. } | Op::Update => {}
+            _ if Class::of(op) == Class::Drawn => op.writes().iter().for_each(|value| drawn[value.index()] = true),
             _ => {
-                // Noise takes the kind of the values it meets; every other operand is already decided.
-                if let Some(first) = op.reads().first().copied() {
-                    let kind = split[first.index()];
-                    for value in op.reads().into_iter().chain(op.writes()) {
-                        if is_noise(graph, value) || op.writes().contains(&value) {
-                            split[value.index()] = kind;
-                        }
-                    }
+                let reads = op.reads();
+                if let Some(known) = reads.iter().find(|value| !drawn[value.index()]).or(reads.first()) {
+                    let kind = split[known.index()];
+                    let undecided = reads.iter().filter(|value| drawn[value.index()]);
+                    undecided.chain(&op.writes()).for_each(|value| split[value.index()] = kind);
                 }
             }
         }
     }
     split
-}
-
-fn is_noise(graph: &Graph, value: ValueId) -> bool {
-    graph.ops.iter().any(|op| matches!(op, Op::Noise { output, .. } if *output == value))
 }
 
 struct Builder<'a> {
@@ -220,7 +226,11 @@ impl Schedule {
             values.iter().filter(|v| !v.split).map(|v| v.panels).max().unwrap_or(0) * width * padded_rows;
         let partial = offsets.take(shard_stride * team::shards(usize::MAX));
         let input_rows = offsets.take(values[graph.input.index()].panels * padded_rows * width);
-        let scratch_stride = (padded_rows * width).next_multiple_of(16);
+        let pairs = graph.ops.iter().map(|op| match op {
+            Op::LinearGradWeight { extra, .. } => 1 + extra.len(),
+            _ => 1,
+        });
+        let scratch_stride = (padded_rows * width * pairs.max().unwrap_or(1)).next_multiple_of(16);
         let scratch = offsets.take(scratch_stride * threads);
         let mut b = Builder {
             graph,
@@ -284,12 +294,8 @@ impl Builder<'_> {
                         self.expand(grad, weight, None, output);
                     }
                 }
-                Op::LinearGradWeight { input, grad, weight, bias, decay, .. } => {
-                    self.weight_grad(input, grad, weight, bias, decay);
-                }
-                Op::Noise { stream, output } => {
-                    let share = self.home(output);
-                    self.push(Phase::Noise { stream, value: output }, &[(Resource::Value(output), share, true)]);
+                Op::LinearGradWeight { input, grad, weight, bias, decay, ref extra } => {
+                    self.weight_grad((input, grad), extra, weight, bias, decay);
                 }
                 Op::ParamNorm { coefficient, ref params } => {
                     self.norm_coefficient = coefficient;
@@ -300,31 +306,12 @@ impl Builder<'_> {
                     }
                 }
                 Op::Update => {}
-                Op::Act { .. }
-                | Op::Reparameterize { .. }
-                | Op::Reconstruction { .. }
-                | Op::CollapsedPrior { .. }
-                | Op::KlDivergence { .. }
-                | Op::ActGrad { .. }
-                | Op::ReparameterizeGrad { .. }
-                | Op::AddScaled { .. } => self.element(op),
-                Op::Mask { .. }
-                | Op::Erase { .. }
-                | Op::Permute { .. }
-                | Op::Observe { .. }
-                | Op::Multiply { .. }
-                | Op::TopK { .. }
-                | Op::TopKGrad { .. }
-                | Op::SigmaReconstruction { .. }
-                | Op::MixedReconstruction { .. }
-                | Op::MixedOutput { .. }
-                | Op::KlBounded { .. }
-                | Op::CodeL1 { .. }
-                | Op::Mmd { .. }
-                | Op::Signs { .. }
-                | Op::UnitVector { .. }
-                | Op::JacobianNorm { .. }
-                | Op::ActGradGrad { .. } => unreachable!("{op} is refused by `supports`"),
+                _ => match Class::of(op) {
+                    Class::Drawn => self.draw(op),
+                    Class::Coupled => self.coupled(op),
+                    Class::Elementwise => self.element(op),
+                    Class::Structural => unreachable!("{op} has a phase of its own"),
+                },
             }
         }
         if let Some(value) = self.graph.output {
@@ -374,15 +361,54 @@ impl Builder<'_> {
         self.push(Phase::Expand { input, weight, bias, output, steps: vec![] }, &accesses);
     }
 
-    fn weight_grad(&mut self, input: ValueId, grad: ValueId, weight: ParamId, bias: Option<ParamId>, decay: f64) {
-        let (whole, split) = if self.value(input).split { (grad, input) } else { (input, grad) };
-        let mut accesses = vec![
-            (Resource::Value(whole), Share::All, false),
-            (Resource::Value(split), Share::Owned, false),
-            (Resource::Param(weight), Share::Owned, true),
-        ];
+    fn weight_grad(
+        &mut self,
+        main: (ValueId, ValueId),
+        extra: &[(ValueId, ValueId)],
+        weight: ParamId,
+        bias: Option<ParamId>,
+        decay: f64,
+    ) {
+        let order = |&(input, grad): &(ValueId, ValueId)| match self.value(input).split {
+            true => (grad, input),
+            false => (input, grad),
+        };
+        let pairs: Vec<_> = std::iter::once(&main).chain(extra).map(order).collect();
+        let (_, grad) = main;
+        let mut accesses = vec![(Resource::Param(weight), Share::Owned, true)];
+        for (whole, split) in &pairs {
+            accesses.push((Resource::Value(*whole), Share::All, false));
+            accesses.push((Resource::Value(*split), Share::Owned, false));
+        }
         accesses.extend(bias.map(|bias| (Resource::Param(bias), self.home(grad), true)));
-        self.push(Phase::WeightGrad { whole, split, bias_grad: grad, weight, bias, decay }, &accesses);
+        let norm = |param: ParamId| self.norms.iter().find(|norm| norm.param == param).map(|norm| norm.first);
+        let norms = [norm(weight), bias.and_then(norm)];
+        self.push(Phase::WeightGrad { pairs, bias_grad: grad, weight, bias, decay, norms }, &accesses);
+    }
+
+    fn draw(&mut self, op: &Op) {
+        let accesses: Vec<_> =
+            op.writes().into_iter().map(|value| (Resource::Value(value), self.home(value), true)).collect();
+        self.push(Phase::Draw { op: op.clone() }, &accesses);
+    }
+
+    fn coupled(&mut self, op: &Op) {
+        let Some(like) = op.writes().first().copied() else { return };
+        let share = self.home(like);
+        let reads = op.reads().into_iter().map(|value| (Resource::Value(value), Share::All, false));
+        let writes = op.writes().into_iter().map(|value| (Resource::Value(value), share, true));
+        let accesses: Vec<_> = reads.chain(writes).collect();
+        let losses = self.loss_slots(op, like);
+        self.push(Phase::Coupled { op: op.clone(), like, losses }, &accesses);
+    }
+
+    /// Slots for the term of `op`, if it has one.
+    fn loss_slots(&mut self, op: &Op, like: ValueId) -> Option<usize> {
+        let term = op.term()?;
+        let panels = self.value(like).panels;
+        self.losses.push(LossSlots { term, first: self.slots, panels });
+        self.slots += panels * self.batch_panels;
+        Some(self.losses.len() - 1)
     }
 
     /// Adds an elementwise op to the last phase if that works on the same panels, else as a phase of its own.
@@ -392,12 +418,7 @@ impl Builder<'_> {
         let reads = op.reads().into_iter().map(|value| (Resource::Value(value), share, false));
         let writes = op.writes().into_iter().map(|value| (Resource::Value(value), share, true));
         let accesses: Vec<_> = reads.chain(writes).collect();
-        let losses = op.term().map(|term| {
-            let panels = self.value(like).panels;
-            self.losses.push(LossSlots { term, first: self.slots, panels });
-            self.slots += panels * self.batch_panels;
-            self.losses.len() - 1
-        });
+        let losses = self.loss_slots(op, like);
         let step = Step { op: op.clone(), losses };
         let clear = accesses.iter().all(|access| self.conflict(access).is_none());
         let serial = self.serial;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cvae_core::{
-    Activation, Algorithm, Backend, Batch, Entry, Executable, Initializer, Latent, ModelSpec, Noise, Objective,
-    OptimizerSpec, Plan, Reconstruction, Rows, State, Stream,
+    Activation, Algorithm, Backend, Batch, ColumnGroup, ColumnKind, Corruption, Entry, Executable, Initializer,
+    Jacobian, Latent, ModelSpec, Noise, Objective, OptimizerSpec, Patch, Plan, Reconstruction, Rows, State, Stream,
 };
 use cvae_cpu::{CpuBackend, Level};
 use cvae_reference::ReferenceBackend;
@@ -16,6 +16,23 @@ fn data(rows: usize, width: usize, seed: u64) -> Vec<f32> {
         Noise::new(seed, Stream::Data, 0).uniform(row as u32, out);
     }
     values
+}
+
+/// Rows for a plan; where it allows for missing values, every seventh is missing.
+fn rows_of(plan: &Plan, rows: usize, seed: u64) -> Vec<f32> {
+    let mut values = data(rows, plan.spec.width(), seed);
+    if plan.objective.missing {
+        values.iter_mut().step_by(7).for_each(|x| *x = f32::NAN);
+    }
+    values
+}
+
+/// Input of an inference entry.
+fn input_of(plan: &Plan, entry: Entry, rows: usize) -> Vec<f32> {
+    match entry {
+        Entry::Decode => data(rows, entry.widths(plan).0, 12),
+        Entry::Encode | Entry::Reconstruct => rows_of(plan, rows, 12),
+    }
 }
 
 fn levels() -> impl Iterator<Item = Level> {
@@ -55,8 +72,7 @@ fn read_f64(model: &mut dyn Executable, state: State) -> Vec<f64> {
 }
 
 fn check(plan: &Arc<Plan>, rows: usize, context: &str) {
-    let width = plan.spec.width();
-    let values = data(rows, width, 11);
+    let values = rows_of(plan, rows, 11);
     let mut reference = model(&ReferenceBackend, plan);
     reference.gradients(&Batch::host(&values)).unwrap();
     let grads = read_f64(&mut *reference, State::Grads);
@@ -66,9 +82,8 @@ fn check(plan: &Arc<Plan>, rows: usize, context: &str) {
     let moments = read_f64(&mut *reference, State::Moment1);
     let mut expected = [vec![], vec![], vec![]];
     for (entry, out) in Entry::ALL.into_iter().zip(&mut expected) {
-        let (from, to) = entry.widths(plan);
-        out.resize(rows * to, 0.0);
-        reference.infer_f64(entry, &data(rows, from, 12), out).unwrap();
+        out.resize(rows * entry.widths(plan).1, 0.0);
+        reference.infer_f64(entry, &input_of(plan, entry, rows), out).unwrap();
     }
     for level in levels() {
         for threads in [1, 2, 5] {
@@ -93,11 +108,10 @@ fn check(plan: &Arc<Plan>, rows: usize, context: &str) {
             assert!(e < 1e-6, "{context}: a fused step differs by {e:e}");
             for (entry, expected) in Entry::ALL.into_iter().zip(&expected) {
                 let mut out = vec![f32::NAN; expected.len()];
-                let (from, _) = entry.widths(plan);
                 // The first step's parameters: those of the reference after `apply`.
                 let exact: Vec<f32> = params.iter().map(|p| *p as f32).collect();
                 fused.write(State::Params, &exact).unwrap();
-                fused.infer(entry, &data(rows, from, 12), &mut out).unwrap();
+                fused.infer(entry, &input_of(plan, entry, rows), &mut out).unwrap();
                 let e = error(&out, expected);
                 assert!(e < 1e-5, "{context}: {entry:?} differs by {e:e}");
             }
@@ -148,6 +162,73 @@ fn activations_and_terms() {
                 let objective = Objective { reconstruction, latent, decoder_l2: 0.01, ..Objective::ae() };
                 let plan = Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, 21).unwrap();
                 check(&Arc::new(plan), 21, &format!("{activation} {reconstruction} {latent}"));
+            }
+        }
+    }
+}
+
+/// Objectives whose ops work on whole rows, whole batches or derivatives, for rows of 27 values.
+fn family() -> Vec<Objective> {
+    let collapsed = Objective::collapsed(0.05, 0.01);
+    let corrupted = |corruption| Objective { corruption, ..collapsed.clone() };
+    let latent = |latent| Objective { latent, ..Objective::ae() };
+    let jacobian = |jacobian| Objective { jacobian, ..collapsed.clone() };
+    let groups = vec![
+        ColumnGroup { weight: 2.0, ..ColumnGroup::new(ColumnKind::Numeric, 4) },
+        ColumnGroup::new(ColumnKind::Categorical, 17),
+        ColumnGroup::new(ColumnKind::Binary, 6),
+    ];
+    let mixed = Objective { columns: groups, ..collapsed.clone() };
+    let masked = Corruption::Masked { share: 0.5, patch: Some(Patch { size: 2, width: 9, channels: 1 }) };
+    vec![
+        corrupted(Corruption::Gaussian { std: 0.3 }),
+        corrupted(Corruption::Masking { share: 0.4 }),
+        corrupted(Corruption::Permutation { share: 0.4 }),
+        corrupted(masked),
+        Objective { missing: true, ..corrupted(masked) },
+        Objective { missing: true, ..collapsed.clone() },
+        Objective { top_k: Some(2), ..collapsed.clone() },
+        Objective { sigma_floor: Some(1e-3), ..collapsed.clone() },
+        Objective { sigma_floor: Some(1e-3), missing: true, ..collapsed.clone() },
+        latent(Latent::Sparse { weight: 0.2 }),
+        latent(Latent::Capacity { gamma: 2.0, capacity: 0.1 }),
+        latent(Latent::Capacity { gamma: 2.0, capacity: 1e4 }),
+        latent(Latent::FreeBits { beta: 0.7, floor: 0.05 }),
+        latent(Latent::Mmd { weight: 3.0 }),
+        jacobian(Jacobian::GradientPenalty { weight: 0.3 }),
+        jacobian(Jacobian::Contractive { weight: 0.3 }),
+        Objective { missing: true, ..mixed.clone() },
+        Objective { corruption: Corruption::Permutation { share: 0.5 }, ..mixed },
+    ]
+}
+
+#[test]
+fn objective_family() {
+    for objective in family() {
+        for (code, activation) in [(5, Activation::Silu), (18, Activation::Tanh), (20, Activation::Relu)] {
+            let spec = ModelSpec::mlp(&[27, 24, code], activation, Activation::Identity).unwrap();
+            let plan = Plan::new(spec, objective.clone(), OptimizerSpec::adam(1e-3), 5, 21).unwrap();
+            let plan = Arc::new(plan);
+            for rows in [1, 2, 21] {
+                check(&plan, rows, &format!("{objective:?} {activation} code {code}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_of_the_family_do_not_depend_on_threads() {
+    for objective in family() {
+        let spec = ModelSpec::mlp(&[27, 40, 9], Activation::Elu, Activation::Identity).unwrap();
+        let plan = Arc::new(Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, 20).unwrap());
+        for level in levels() {
+            let first = train(level, 1, &plan, false);
+            for threads in [2, 3, 7] {
+                assert!(
+                    first == train(level, threads, &plan, false),
+                    "{level}, {threads} threads, {:?}",
+                    plan.objective
+                );
             }
         }
     }

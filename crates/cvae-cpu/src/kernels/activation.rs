@@ -3,7 +3,7 @@
 use cvae_core::Activation;
 
 use super::element::Block;
-use super::math::{exp_m1, normal_cdf, sigmoid, tanh};
+use super::math::{exp, exp_m1, normal_cdf, sigmoid, tanh};
 use crate::simd::Simd;
 
 /// `act(a)`
@@ -40,11 +40,7 @@ unsafe fn slope<S: Simd>(activation: Activation, saved: S::V) -> S::V {
             Activation::Relu => S::select(S::gt(saved, zero), one, zero),
             Activation::LeakyRelu => S::select(S::gt(saved, zero), one, S::splat(Activation::LEAKY_SLOPE as f32)),
             Activation::Elu => S::select(S::gt(saved, zero), one, S::add(saved, one)),
-            Activation::Gelu => {
-                let density =
-                    S::mul(S::splat(0.398_942_3), super::math::exp::<S>(S::mul(S::mul(S::splat(-0.5), saved), saved)));
-                S::fma(saved, density, normal_cdf::<S>(saved))
-            }
+            Activation::Gelu => S::fma(saved, normal_density::<S>(saved), normal_cdf::<S>(saved)),
             Activation::Silu => {
                 let s = sigmoid::<S>(saved);
                 S::mul(s, S::fma(saved, S::sub(one, s), one))
@@ -53,6 +49,34 @@ unsafe fn slope<S: Simd>(activation: Activation, saved: S::V) -> S::V {
             Activation::Sigmoid => S::mul(saved, S::sub(one, saved)),
         }
     }
+}
+
+/// The second derivative, from the same value as [`slope`].
+#[inline(always)]
+pub(super) unsafe fn curvature<S: Simd>(activation: Activation, saved: S::V) -> S::V {
+    // SAFETY: register operations only.
+    unsafe {
+        let (zero, one, two) = (S::splat(0.0), S::splat(1.0), S::splat(2.0));
+        match activation {
+            Activation::Identity | Activation::Relu | Activation::LeakyRelu => zero,
+            Activation::Elu => S::select(S::gt(saved, zero), zero, S::add(saved, one)),
+            Activation::Gelu => S::mul(normal_density::<S>(saved), S::fnma(saved, saved, two)),
+            Activation::Silu => {
+                let s = sigmoid::<S>(saved);
+                let inner = S::fma(saved, S::fnma(two, s, one), two);
+                S::mul(S::mul(s, S::sub(one, s)), inner)
+            }
+            Activation::Tanh => S::mul(S::mul(S::splat(-2.0), saved), S::fnma(saved, saved, one)),
+            Activation::Sigmoid => S::mul(S::mul(saved, S::sub(one, saved)), S::fnma(two, saved, one)),
+        }
+    }
+}
+
+/// `e^(−a²/2)/√(2π)`
+#[inline(always)]
+unsafe fn normal_density<S: Simd>(a: S::V) -> S::V {
+    // SAFETY: register operations only.
+    unsafe { S::mul(S::splat(0.398_942_3), exp::<S>(S::mul(S::mul(S::splat(-0.5), a), a))) }
 }
 
 /// Runs `$body` once per activation with `$a` a constant, so that the choice stays outside the loop.

@@ -2,8 +2,10 @@
 
 use cvae_core::{Activation, Reconstruction};
 
+use super::jacobian::{self, Curvature};
 use super::latent::{self, Kl};
-use super::{activation, reconstruction};
+use super::reconstruction::{self, Comparison};
+use super::{activation, corruption};
 use crate::simd::Simd;
 
 /// `features` rows of `PW` batch lanes, contiguous in memory; the first `valid` lanes belong to the batch.
@@ -31,14 +33,83 @@ impl Block {
 /// An elementwise op with its operands.
 #[derive(Clone, Copy)]
 pub(crate) enum Element {
-    Act { activation: Activation, input: *const f32, output: *mut f32 },
-    ActGrad { activation: Activation, saved: *const f32, grad: *const f32, output: *mut f32 },
-    Reconstruction { kind: Reconstruction, scale: f32, prediction: *const f32, target: *const f32, grad: *mut f32 },
-    CollapsedPrior { weight: f32, code: *const f32, grad: *const f32, output: *mut f32 },
-    Kl { weight: f32, operands: Kl },
-    Reparameterize { mean: *const f32, logvar: *const f32, noise: *const f32, output: *mut f32 },
-    ReparameterizeGrad { grad: *const f32, logvar: *const f32, noise: *const f32, output: *mut f32 },
-    AddScaled { scale: f32, a: *const f32, b: *const f32, output: *mut f32 },
+    Act {
+        activation: Activation,
+        input: *const f32,
+        output: *mut f32,
+    },
+    ActGrad {
+        activation: Activation,
+        saved: *const f32,
+        grad: *const f32,
+        output: *mut f32,
+    },
+    Reconstruction {
+        kind: Reconstruction,
+        scale: f32,
+        operands: Comparison,
+    },
+    CollapsedPrior {
+        weight: f32,
+        code: *const f32,
+        grad: *const f32,
+        output: *mut f32,
+    },
+    Kl {
+        weight: f32,
+        operands: Kl,
+    },
+    Reparameterize {
+        mean: *const f32,
+        logvar: *const f32,
+        noise: *const f32,
+        output: *mut f32,
+    },
+    ReparameterizeGrad {
+        grad: *const f32,
+        logvar: *const f32,
+        noise: *const f32,
+        output: *mut f32,
+    },
+    AddScaled {
+        scale: f32,
+        a: *const f32,
+        b: *const f32,
+        output: *mut f32,
+    },
+    Multiply {
+        a: *const f32,
+        b: *const f32,
+        output: *mut f32,
+    },
+    /// `output = value` where `mark` is 0 (or, with `keep`, where it is not), else 0.
+    Select {
+        keep: bool,
+        value: *const f32,
+        mark: *const f32,
+        output: *mut f32,
+    },
+    /// `weights` may be null.
+    Observe {
+        input: *const f32,
+        output: *mut f32,
+        weights: *mut f32,
+    },
+    CodeL1 {
+        weight: f32,
+        code: *const f32,
+        grad: *const f32,
+        output: *mut f32,
+    },
+    JacobianNorm {
+        weight: f32,
+        input: *const f32,
+        output: *mut f32,
+    },
+    ActGradGrad {
+        activation: Activation,
+        operands: Curvature,
+    },
 }
 
 /// Runs `op` over a block; returns its share of a loss term, 0 for ops without one.
@@ -54,8 +125,8 @@ pub(crate) unsafe fn element<S: Simd>(block: &Block, op: &Element) -> f64 {
             Element::ActGrad { activation, saved, grad, output } => {
                 activation::act_grad::<S>(block, activation, saved, grad, output);
             }
-            Element::Reconstruction { kind, scale, prediction, target, grad } => {
-                return reconstruction::reconstruction::<S>(block, kind, scale, prediction, target, grad);
+            Element::Reconstruction { kind, scale, ref operands } => {
+                return reconstruction::reconstruction::<S>(block, kind, scale, operands);
             }
             Element::CollapsedPrior { weight, code, grad, output } => {
                 return latent::collapsed_prior::<S>(block, weight, code, grad, output);
@@ -72,6 +143,22 @@ pub(crate) unsafe fn element<S: Simd>(block: &Block, op: &Element) -> f64 {
                     let sum = S::fma(S::splat(scale), S::load(b.add(at)), S::load(a.add(at)));
                     S::store(output.add(at), sum);
                 }
+            }
+            Element::Multiply { a, b, output } => {
+                for at in block.vectors::<S>() {
+                    S::store(output.add(at), S::mul(S::load(a.add(at)), S::load(b.add(at))));
+                }
+            }
+            Element::Select { keep, value, mark, output } => corruption::select::<S>(block, keep, value, mark, output),
+            Element::Observe { input, output, weights } => corruption::observe::<S>(block, input, output, weights),
+            Element::CodeL1 { weight, code, grad, output } => {
+                return latent::code_l1::<S>(block, weight, code, grad, output);
+            }
+            Element::JacobianNorm { weight, input, output } => {
+                return jacobian::norm::<S>(block, weight, input, output);
+            }
+            Element::ActGradGrad { activation, ref operands } => {
+                jacobian::act_grad_grad::<S>(block, activation, operands);
             }
         }
     }

@@ -54,6 +54,36 @@ pub(crate) unsafe fn collapsed_prior<S: Simd>(
     }
 }
 
+/// `output = grad + weight·sign(z)`; returns `weight·Σ|z|` over the batch's lanes.
+///
+/// # Safety
+/// A block of floats behind each pointer; the instruction set of `S`.
+#[inline(always)]
+pub(crate) unsafe fn code_l1<S: Simd>(
+    block: &Block,
+    weight: f32,
+    code: *const f32,
+    grad: *const f32,
+    output: *mut f32,
+) -> f64 {
+    // SAFETY: `block.vectors` stays inside the block.
+    unsafe {
+        let zero = S::splat(0.0);
+        let valid = block.masks::<S>();
+        let mut sum = zero;
+        for at in block.vectors::<S>() {
+            let mask = valid[(at / S::LANES) % 2];
+            let z = S::select(mask, S::load(code.add(at)), zero);
+            let g = S::select(mask, S::load(grad.add(at)), zero);
+            sum = S::add(sum, S::abs(z));
+            // The last case keeps 0 and NaN as they are.
+            let below = S::select(S::gt(zero, z), S::splat(-weight), S::mul(z, zero));
+            S::store(output.add(at), S::add(g, S::select(S::gt(z, zero), S::splat(weight), below)));
+        }
+        f64::from(weight) * f64::from(S::sum(sum))
+    }
+}
+
 /// The operands of the divergence.
 #[derive(Clone, Copy)]
 pub(crate) struct Kl {

@@ -4,14 +4,20 @@ use super::linear::{Tiles, by_columns, by_rows};
 use super::optimizer::{Rule, update_vector};
 use crate::simd::Simd;
 
-/// Gradient of one panel of weights: `g[r] = Σ_b a[r][b] · p[b] + decay·w[r]`, then `rule`.
-pub(crate) struct WeightGrad {
+/// Two values whose product over the batch is part of a weight's gradient.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair {
     /// Batch panels `[row][PW]` of the value that is not split.
     pub(crate) a: *const f32,
     /// Floats between batch panels of `a`.
     pub(crate) a_stride: usize,
     /// `[batch][PW]`: one panel of the split value, batch-major.
     pub(crate) p: *const f32,
+}
+
+/// Gradient of one panel of weights: `g[r] = Σ_pairs Σ_b a[r][b] · p[b] + decay·w[r]`, then `rule`.
+pub(crate) struct WeightGrad<'a> {
+    pub(crate) pairs: &'a [Pair],
     /// Rows in the batch.
     pub(crate) batch: usize,
     /// `[rows][PW]`.
@@ -30,25 +36,27 @@ pub(crate) struct WeightGrad {
 }
 
 #[inline(always)]
-unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(q: &WeightGrad, row: usize, squares: &mut S::V) {
+unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(q: &WeightGrad<'_>, row: usize, squares: &mut S::V) {
     let width = 2 * S::LANES;
     // SAFETY: `WeightGrad` promises that rows `row..row + MR` exist in every operand.
     unsafe {
         let mut acc = [[S::splat(0.0); NR]; MR];
-        let mut a = q.a.add(row * width);
-        let mut p = q.p;
-        let mut left = q.batch;
         for i in 0..MR {
             S::prefetch(q.w.wrapping_add((row + MR + i) * width));
             S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width));
             S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width + width));
         }
-        while left > 0 {
-            let depth = left.min(width);
-            by_columns::<S, MR, NR>(depth, a, p, &mut acc);
-            a = a.wrapping_add(q.a_stride);
-            p = p.wrapping_add(depth * width);
-            left -= depth;
+        for pair in q.pairs {
+            let mut a = pair.a.add(row * width);
+            let mut p = pair.p;
+            let mut left = q.batch;
+            while left > 0 {
+                let depth = left.min(width);
+                by_columns::<S, MR, NR>(depth, a, p, &mut acc);
+                a = a.wrapping_add(pair.a_stride);
+                p = p.wrapping_add(depth * width);
+                left -= depth;
+            }
         }
         let decay = S::splat(q.decay);
         for i in 0..MR {
@@ -72,7 +80,7 @@ unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(q: &WeightGrad, r
 /// # Safety
 /// Pointers as [`WeightGrad`] documents; the instruction set of `S`.
 #[inline(always)]
-pub(crate) unsafe fn weight_grad<S: Simd>(q: &WeightGrad) {
+pub(crate) unsafe fn weight_grad<S: Simd>(q: &WeightGrad<'_>) {
     let mut tiles = Tiles::new(q.rows, S::TILE);
     let mut total = 0.0f64;
     while let Some((row, rows)) = tiles.next() {

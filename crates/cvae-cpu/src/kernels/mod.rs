@@ -2,14 +2,17 @@
 #![allow(clippy::needless_range_loop, reason = "plain counted loops over constant bounds keep the tile in registers")]
 
 pub(crate) mod activation;
+pub(crate) mod corruption;
 pub(crate) mod dense;
 pub(crate) mod dense_i8;
 pub(crate) mod element;
 pub(crate) mod gather;
+pub(crate) mod jacobian;
 pub(crate) mod latent;
 pub(crate) mod linear;
 pub(crate) mod linear_grad;
 pub(crate) mod math;
+pub(crate) mod mmd;
 pub(crate) mod optimizer;
 pub(crate) mod peak;
 pub(crate) mod reconstruction;

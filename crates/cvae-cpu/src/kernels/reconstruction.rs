@@ -37,19 +37,22 @@ unsafe fn compare<S: Simd>(kind: Reconstruction, x: S::V, target: S::V) -> (S::V
     }
 }
 
+/// Operands of [`reconstruction`].
+#[derive(Clone, Copy)]
+pub(crate) struct Comparison {
+    pub(crate) prediction: *const f32,
+    pub(crate) target: *const f32,
+    /// Factor of each element; null for 1.
+    pub(crate) weights: *const f32,
+    pub(crate) grad: *mut f32,
+}
+
 /// Writes the gradient of a block and returns its loss, both times `scale`; lanes outside the batch give 0.
 ///
 /// # Safety
-/// A block of floats behind each pointer; the instruction set of `S`.
+/// A block of floats behind each pointer that is not null; the instruction set of `S`.
 #[inline(always)]
-pub(crate) unsafe fn reconstruction<S: Simd>(
-    block: &Block,
-    kind: Reconstruction,
-    scale: f32,
-    prediction: *const f32,
-    target: *const f32,
-    grad: *mut f32,
-) -> f64 {
+pub(crate) unsafe fn reconstruction<S: Simd>(block: &Block, kind: Reconstruction, scale: f32, q: &Comparison) -> f64 {
     // SAFETY: `block.vectors` stays inside the block.
     unsafe {
         let (scale_v, zero) = (S::splat(scale), S::splat(0.0));
@@ -59,9 +62,16 @@ pub(crate) unsafe fn reconstruction<S: Simd>(
             ($kind:expr) => {
                 for at in block.vectors::<S>() {
                     let mask = valid[(at / S::LANES) % 2];
-                    let (loss, slope) = compare::<S>($kind, S::load(prediction.add(at)), S::load(target.add(at)));
+                    let (loss, slope) = compare::<S>($kind, S::load(q.prediction.add(at)), S::load(q.target.add(at)));
+                    let mut scaled = S::mul(slope, scale_v);
+                    let mut loss = loss;
+                    if !q.weights.is_null() {
+                        let weight = S::load(q.weights.add(at));
+                        loss = S::mul(loss, weight);
+                        scaled = S::mul(scaled, weight);
+                    }
                     sum = S::add(sum, S::select(mask, loss, zero));
-                    S::store(grad.add(at), S::select(mask, S::mul(slope, scale_v), zero));
+                    S::store(q.grad.add(at), S::select(mask, scaled, zero));
                 }
             };
         }

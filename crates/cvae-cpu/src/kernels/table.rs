@@ -6,6 +6,7 @@ use super::element::{Block, Element};
 use super::gather::{BatchMajor, Gather};
 use super::linear::{Expand, Partial, Reduce};
 use super::linear_grad::{BiasGrad, WeightGrad};
+use super::mmd::Pairs;
 use super::optimizer::Apply;
 use crate::simd::Simd;
 
@@ -18,9 +19,10 @@ pub(crate) struct Kernels {
     pub(crate) partial: unsafe fn(&Partial),
     pub(crate) expand: unsafe fn(&Expand),
     pub(crate) reduce: unsafe fn(&Reduce),
-    pub(crate) weight_grad: unsafe fn(&WeightGrad),
+    pub(crate) weight_grad: unsafe fn(&WeightGrad<'_>),
     pub(crate) bias_grad: unsafe fn(&BiasGrad),
     pub(crate) element: unsafe fn(&Block, &Element) -> f64,
+    pub(crate) pairs: unsafe fn(&Pairs) -> f64,
     pub(crate) gather: unsafe fn(&Gather),
     pub(crate) batch_major: unsafe fn(&BatchMajor),
     pub(crate) apply: unsafe fn(&Apply),
@@ -44,7 +46,7 @@ macro_rules! level {
         $(#[$cfg])*
         pub(crate) mod $name {
             use super::*;
-            use crate::kernels::{dense, dense_i8, element, gather, linear, linear_grad, optimizer, peak};
+            use crate::kernels::{dense, dense_i8, element, gather, linear, linear_grad, mmd, optimizer, peak};
 
             macro_rules! entry {
                 ($kernel:ident, $path:path, ($d($arg:ident: $ty:ty),*) $d(-> $ret:ty)?) => {
@@ -61,9 +63,10 @@ macro_rules! level {
             entry!(partial, linear::partial::<$simd>, (q: &Partial));
             entry!(expand, linear::expand::<$simd>, (q: &Expand));
             entry!(reduce, linear::reduce::<$simd>, (q: &Reduce));
-            entry!(weight_grad, linear_grad::weight_grad::<$simd>, (q: &WeightGrad));
+            entry!(weight_grad, linear_grad::weight_grad::<$simd>, (q: &WeightGrad<'_>));
             entry!(bias_grad, linear_grad::bias_grad::<$simd>, (q: &BiasGrad));
             entry!(element_block, element::element::<$simd>, (block: &Block, op: &Element) -> f64);
+            entry!(pairs, mmd::pairs::<$simd>, (q: &Pairs) -> f64);
             entry!(gather_panel, gather::gather::<$simd>, (q: &Gather));
             entry!(batch_major, gather::batch_major::<$simd>, (q: &BatchMajor));
             entry!(apply, optimizer::apply::<$simd>, (q: &Apply));
@@ -84,6 +87,7 @@ macro_rules! level {
                 weight_grad,
                 bias_grad,
                 element: element_block,
+                pairs,
                 gather: gather_panel,
                 batch_major,
                 apply,
