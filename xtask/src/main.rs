@@ -36,6 +36,8 @@ enum Task {
     Conformance(tasks::conformance::Arguments),
     /// Measure speed beside the peers, or compare two record files.
     Bench(tasks::bench::Arguments),
+    /// Train and measure every objective on Fashion-MNIST and write docs/QUALITY.md.
+    Quality(tasks::quality::Arguments),
     /// Write the generated tables and pictures of the documentation.
     Report(tasks::report::Arguments),
     /// Train the classifier in whose features samples are compared, and print its held-out accuracy.
@@ -55,6 +57,7 @@ impl Task {
             Self::Ci => tasks::ci::run(workspace),
             Self::Conformance(arguments) => tasks::conformance::run(workspace, &arguments),
             Self::Bench(arguments) => tasks::bench::run(workspace, &arguments),
+            Self::Quality(arguments) => tasks::quality::run(workspace, &arguments),
             Self::Report(arguments) => tasks::report::run(workspace, &arguments),
             Self::Classifier(arguments) => tasks::classifier::run(workspace, &arguments),
             Self::Kernels(arguments) => tasks::kernels::run(workspace, &arguments),

@@ -39,7 +39,12 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Put the figures of several runs beside each other.
     Compare(CompareArgs),
-    /// Show what a run folder holds.
+    /// Measure how far sets of rows are from a reference set.
+    Distance(DistanceArgs),
+    /// Write the model of a run in a form made for inference, in 32-bit floats or in bytes.
+    #[cfg(feature = "cpu")]
+    Freeze(FreezeArgs),
+    /// Show what a run folder or a frozen model holds.
     Info(InfoArgs),
     /// List the backends and whether they can be used here.
     Backends(BackendsArgs),
@@ -86,18 +91,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) output: Option<String>,
 
-    /// What is asked of the code: collapsed, ae, vae.
-    #[arg(long, value_name = "NAME", help_heading = "Objective")]
-    pub(crate) objective: Option<String>,
-    /// How reconstructions are compared: mse_sum, mse_mean, bce, l1, huber.
-    #[arg(long, value_name = "NAME", help_heading = "Objective")]
-    pub(crate) reconstruction: Option<String>,
-    /// Weight of the prior (collapsed) or of the divergence (vae).
-    #[arg(long, value_name = "B", allow_negative_numbers = true, help_heading = "Objective")]
-    pub(crate) beta: Option<f64>,
-    /// Weight of half the squared norm of the decoder's parameters.
-    #[arg(long, value_name = "L", allow_negative_numbers = true, help_heading = "Objective")]
-    pub(crate) decoder_l2: Option<f64>,
+    #[command(flatten)]
+    pub(crate) objective: ObjectiveArgs,
 
     /// Passes over the rows.
     #[arg(long, value_name = "N", help_heading = "Training")]
@@ -145,6 +140,40 @@ pub(crate) struct TrainArgs {
     /// Print one JSON object as the last line of standard output.
     #[arg(long, help_heading = "Run")]
     pub(crate) json: bool,
+}
+
+/// What is minimised.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ObjectiveArgs {
+    /// What is asked of the model: collapsed (or rae-l2), rae-gp, ae, vae, beta-vae, capacity, free-bits, sigma-vae,
+    /// contractive, denoising, masked, sparse, top-k, wae-mmd [default: collapsed].
+    #[arg(long, value_name = "NAME", help_heading = "Objective")]
+    pub(crate) objective: Option<String>,
+    /// How reconstructions are compared: mse_sum, mse_mean, bce, l1, huber.
+    #[arg(long, value_name = "NAME", help_heading = "Objective")]
+    pub(crate) reconstruction: Option<String>,
+    /// Weight of the latent term: the prior, the divergence, the discrepancy, the absolute values.
+    #[arg(long, value_name = "B", allow_negative_numbers = true, help_heading = "Objective")]
+    pub(crate) beta: Option<f64>,
+    /// Weight of half the squared norm of the decoder's parameters.
+    #[arg(long, value_name = "L", allow_negative_numbers = true, help_heading = "Objective")]
+    pub(crate) decoder_l2: Option<f64>,
+    /// Weight of the penalty on a Jacobian, of rae-gp and contractive.
+    #[arg(long, value_name = "W", allow_negative_numbers = true, help_heading = "Objective")]
+    pub(crate) penalty: Option<f64>,
+    /// Nats of the divergence: aimed at by capacity, free of cost in each dimension for free-bits.
+    #[arg(long, value_name = "C", allow_negative_numbers = true, help_heading = "Objective")]
+    pub(crate) nats: Option<f64>,
+    /// Elements of the code that are kept, those of largest magnitude.
+    #[arg(long, value_name = "K", help_heading = "Objective")]
+    pub(crate) top_k: Option<usize>,
+    /// Noise on the input while training: none, gaussian:STD, masking:SHARE, permutation:SHARE, masked:SHARE,
+    /// masked:SHARE:PATCH.
+    #[arg(long, value_name = "NOISE", help_heading = "Objective")]
+    pub(crate) corruption: Option<String>,
+    /// Take NaN and empty cells for missing values: they are left out of the loss.
+    #[arg(long, help_heading = "Objective")]
+    pub(crate) missing: bool,
 }
 
 /// What computes.
@@ -309,6 +338,46 @@ pub(crate) struct CompareArgs {
     pub(crate) runs: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `distance`.
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct DistanceArgs {
+    /// Rows to compare with.
+    #[arg(long, value_name = "SRC")]
+    pub(crate) reference: String,
+    /// Sets of rows, of the same width.
+    #[arg(value_name = "SRC", required = true)]
+    pub(crate) data: Vec<String>,
+    /// What is compared: classifier (its features of 28x28 images of clothes), raw (the values themselves).
+    #[arg(long, value_name = "NAME", default_value = "classifier")]
+    pub(crate) features: String,
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `freeze`.
+#[cfg(feature = "cpu")]
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct FreezeArgs {
+    /// Run folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// How weights are stored: f32, int8.
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub(crate) precision: String,
+    /// Typical rows, which fix the levels of int8 activations [default: the run's training rows].
+    #[arg(long, value_name = "SRC")]
+    pub(crate) calibration: Option<String>,
+    /// File to write, such as model.frozen.safetensors; the other commands take it in place of a run folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
     /// Print one JSON object as the last line of standard output.
     #[arg(long)]
     pub(crate) json: bool,

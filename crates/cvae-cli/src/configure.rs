@@ -4,21 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use cvae::{BackendConfig, Config, LoadedRows, Precision, RunFolder};
-use cvae_core::{Activation, Initializer, Latent, LayerSpec, ModelSpec, Objective, Reconstruction, Schedule};
+use cvae_core::{Activation, LayerSpec, ModelSpec, Objective, Reconstruction};
 use cvae_data::{LoadOptions, Scaling, Source};
 
 use crate::args::{TrainArgs, Widths};
-
-/// Objectives that `--objective` knows.
-const OBJECTIVES: [&str; 3] = ["collapsed", "ae", "vae"];
-/// Reconstruction terms that `--reconstruction` knows.
-const RECONSTRUCTIONS: [&str; 5] = ["mse_sum", "mse_mean", "bce", "l1", "huber"];
-/// Where Huber's loss turns from quadratic to linear when nothing else is said.
-const HUBER_DELTA: f64 = 1.0;
-/// Learning rate where neither the arguments nor a configuration give one.
-const LEARNING_RATE: f64 = 2e-3;
-/// Share of the learning rate that the default schedule ends at.
-const FINAL_FACTOR: f64 = 0.02;
+use crate::objective;
 
 /// The configuration that the arguments describe, and the rows it names.
 ///
@@ -28,35 +18,31 @@ pub(crate) fn training(args: &TrainArgs) -> Result<(Config, LoadedRows)> {
     let base = base(args)?;
     let mut config = match &base {
         Some(config) => config.clone(),
-        // The data decide the model; until they are read, any model will do.
-        None => Config::digits(),
+        // The rows decide most of it; until they are read, any model will do.
+        None => Config { objective: Objective::default(), ..Config::digits() },
     };
     data(&mut config, args)?;
+    let options = LoadOptions { allow_nan: config.objective.missing || args.objective.missing, ..Default::default() };
+    let rows = config.load_rows(&options)?;
+    if base.is_none() {
+        let chosen = Config::for_data(rows.train.rows(), rows.train.width())?;
+        let scaled = args.scaling.is_some() || rows.train.image_shape().is_some();
+        let scaling = if scaled { config.data.scaling } else { chosen.data.scaling };
+        config = Config { data: cvae::DataConfig { scaling, ..config.data }, ..chosen };
+    }
     training_options(&mut config, args)?;
-    if base.is_none() {
-        config.objective = Objective::default();
-    }
-    objective(&mut config.objective, args)?;
-    let rows = config.load_rows(&LoadOptions::default())?;
-    if base.is_none() && args.layers.is_none() {
-        let widths = default_widths(rows.train.width());
-        config.model = ModelSpec::mlp(&widths, Activation::Relu, Activation::Identity)?;
-    }
-    if base.is_none() {
-        config.initializer = Initializer::Glorot;
-        config.optimizer.learning_rate = args.lr.unwrap_or(LEARNING_RATE);
-        config.optimizer.schedule = default_schedule(&config, rows.train.rows());
-    }
     config.model = model(&config.model, args)?;
+    let shape = objective::Rows { latent: config.model.latent(), image: rows.train.image_shape() };
+    config.objective = objective::objective(&config.objective, &args.objective, shape)?;
+    if base.is_none() {
+        if config.objective.reconstruction == Reconstruction::Bce && args.scaling.is_none() {
+            // Cross-entropy compares probabilities, which are not to be moved.
+            config.data.scaling = Scaling::None;
+        }
+        config.descend(rows.train.rows());
+    }
     config.validate()?;
     Ok((config, rows))
-}
-
-/// A cosine descent over the whole training: it ends at a lower error than any constant rate.
-fn default_schedule(config: &Config, rows: usize) -> Schedule {
-    let kept = rows as f64 * (1.0 - config.data.validation_fraction);
-    let steps = (kept / config.batch_size.max(1) as f64).ceil() * config.epochs as f64;
-    Schedule::Cosine { steps: (steps as u64).max(1), final_factor: FINAL_FACTOR }
 }
 
 /// The configuration to start from, if the arguments name one.
@@ -129,37 +115,6 @@ fn training_options(config: &mut Config, args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
-/// The terms of the loss.
-fn objective(objective: &mut Objective, args: &TrainArgs) -> Result<()> {
-    if let Some(name) = &args.objective {
-        let named = match name.as_str() {
-            "collapsed" => Objective::default(),
-            "ae" => Objective::ae(),
-            "vae" => Objective::vae(1.0),
-            _ => bail!("unknown objective `{name}`; known: {}", OBJECTIVES.join(", ")),
-        };
-        *objective = Objective { reconstruction: objective.reconstruction, ..named };
-    }
-    if let Some(name) = &args.reconstruction {
-        objective.reconstruction = match name.as_str() {
-            "mse_sum" => Reconstruction::MseSum,
-            "mse_mean" => Reconstruction::MseMean,
-            "bce" => Reconstruction::Bce,
-            "l1" => Reconstruction::L1,
-            "huber" => Reconstruction::Huber { delta: HUBER_DELTA },
-            _ => bail!("unknown reconstruction `{name}`; known: {}", RECONSTRUCTIONS.join(", ")),
-        };
-    }
-    if let Some(weight) = args.beta {
-        match &mut objective.latent {
-            Latent::Collapsed { beta } | Latent::Variational { beta } => *beta = weight,
-            Latent::None => bail!("--beta weighs a latent term, which the objective `ae` does not have"),
-        }
-    }
-    objective.decoder_l2 = args.decoder_l2.unwrap_or(objective.decoder_l2);
-    Ok(())
-}
-
 /// The model with the widths and activations of the arguments; what they leave open stays as in `base`.
 fn model(base: &ModelSpec, args: &TrainArgs) -> Result<ModelSpec> {
     if args.layers.is_none() && args.decoder.is_none() && args.activation.is_none() && args.output.is_none() {
@@ -190,17 +145,7 @@ fn hidden_activation(spec: &ModelSpec) -> Activation {
 
 /// The widths of a stack of layers, its input first.
 fn widths(input: usize, layers: &[LayerSpec]) -> Vec<usize> {
-    let units = |layer: &LayerSpec| match layer {
-        LayerSpec::Dense { units, .. } => *units,
-    };
-    std::iter::once(input).chain(layers.iter().map(units)).collect()
-}
-
-/// Widths of the encoder for rows of `width` values, when nothing else is said: two hidden layers and a code
-/// of an eighth of the row, with bounds. 64 gives 64-256-128-8, 784 gives 784-512-256-32.
-fn default_widths(width: usize) -> [usize; 4] {
-    let hidden = width.saturating_mul(4).clamp(32, 512);
-    [width, hidden, hidden / 2, (width / 8).clamp(2, 32).min(width)]
+    std::iter::once(input).chain(layers.iter().map(LayerSpec::units)).collect()
 }
 
 /// What to compute on: the configuration's backend, with the threads of the arguments. These are not part of

@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod configure;
 mod model;
+mod objective;
 mod output;
 mod progress;
 mod report;

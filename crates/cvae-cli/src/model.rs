@@ -1,19 +1,33 @@
 //! The model of a run folder, on a backend.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cvae::density::{Density, DensitySpec};
 use cvae::{Autoencoder, BackendConfig, LoadedRows, Matrix, RunFolder, registry};
+use cvae_core::Backend;
 use cvae_data::{Dataset, LoadOptions};
 
 use crate::args::EngineArgs;
 
-/// Loads the model of the run folder at `path` on the backend of the arguments, or else on the run's.
+/// Loads the model of the run folder or frozen model at `path` on the backend of the arguments, or else on the run's.
 ///
 /// # Errors
 /// A folder or file that cannot be used, or a backend that cannot be had.
 pub(crate) fn load(path: &Path, engine: &EngineArgs) -> Result<Autoencoder> {
+    #[cfg(feature = "cpu")]
+    if path.is_file() {
+        return frozen(path, engine);
+    }
+    Ok(Autoencoder::load(path, backend(path, engine)?.as_ref())?)
+}
+
+/// The backend of the arguments, or else that of the run folder at `path`.
+///
+/// # Errors
+/// A folder that cannot be used, or a backend that cannot be had.
+pub(crate) fn backend(path: &Path, engine: &EngineArgs) -> Result<Arc<dyn Backend>> {
     if !path.is_dir() {
         bail!("{}: there is no such run folder", path.display());
     }
@@ -23,8 +37,19 @@ pub(crate) fn load(path: &Path, engine: &EngineArgs) -> Result<Autoencoder> {
         precision: config.backend.precision,
         threads: engine.threads.or(config.backend.threads),
     };
-    let selected = registry::select(&backend)?;
-    Ok(Autoencoder::load(path, selected.backend.as_ref())?)
+    Ok(registry::select(&backend)?.backend)
+}
+
+/// The frozen model in the file at `path`, on the CPU backend of the arguments.
+///
+/// # Errors
+/// A file that is no frozen model, or a backend that cannot run it.
+#[cfg(feature = "cpu")]
+fn frozen(path: &Path, engine: &EngineArgs) -> Result<Autoencoder> {
+    let default = BackendConfig::default();
+    let name = engine.backend.clone().unwrap_or(default.name);
+    let backend = BackendConfig { name, threads: engine.threads, ..default };
+    Ok(cvae::FrozenAutoencoder::read(path)?.compile(&backend)?)
 }
 
 /// The rows a run was trained and is tested on.
@@ -35,6 +60,11 @@ pub(crate) fn rows(model: &Autoencoder) -> Result<LoadedRows> {
     let rows = model.config().load_rows(&LoadOptions::default())?;
     rows.train.expect_width(model.width())?;
     Ok(rows)
+}
+
+/// How rows for the model are read: with missing values where its objective knows of them.
+pub(crate) fn options(model: &Autoencoder) -> LoadOptions {
+    LoadOptions { allow_nan: model.config().objective.missing, ..LoadOptions::default() }
 }
 
 /// The rows that judge a run and were not trained on: its validation rows, or else its test rows, with a word for

@@ -39,14 +39,14 @@ pub(crate) struct Pass<'a> {
     pub(crate) apply: &'a dyn Fn(&[f32]) -> Result<Vec<f32>>,
 }
 
-/// Reads the rows of `source`, transforms them and writes them to `out`, which holds all of them or is left
+/// Reads the rows of `source` by `options`, transforms them and writes them to `out`, which holds all of them or is left
 /// as it was.
 ///
 /// # Errors
 /// A source or output that cannot be used, rows of another width, or a failed transformation.
-pub(crate) fn run(source: &str, out: &Path, pass: &Pass<'_>) -> Result<()> {
+pub(crate) fn run(source: &str, options: &LoadOptions, out: &Path, pass: &Pass<'_>) -> Result<()> {
     let source: Source = source.parse()?;
-    let mut reader = source.open(&LoadOptions::default())?;
+    let mut reader = source.open(options)?;
     if reader.width() != pass.from {
         let (what, from) = (pass.what, pass.from);
         bail!("{source}: the {what} have width {}, but the model takes {what} of width {from}", reader.width());

@@ -235,6 +235,10 @@ const REFUSALS: &[(&str, &[&str])] = &[
     ("score --run run --data good.npy --terms mahalanobis --explain 2 --out z.npy", &["compares reconstructions"]),
     ("compare run nowhere", &["nowhere"]),
     ("compare flipped", &["flipped/model.safetensors", "checksum"]),
+    ("distance --reference digits:train digits:test", &["digits", "784", "64"]),
+    ("distance --reference digits:train wide.npy --features raw", &["wide.npy", "7", "64"]),
+    ("distance --reference digits digits --features pixels", &["unknown features `pixels`", "classifier"]),
+    ("distance --reference missing.npy good.npy --features raw", &["missing.npy"]),
     // Outputs.
     ("encode --run run --data good.npy --out nowhere/z.npy", &["nowhere/z.npy"]),
     ("encode --run run --data good.npy --out run", &["run"]),
@@ -288,6 +292,8 @@ fn wrong_arguments_are_usage_errors() {
         "sample --run a -n x --out s.npy",
         "interpolate --run a --from -1 --to 2 --out s.npy",
         "compare",
+        "distance a.npy",
+        "distance --reference a.npy",
     ] {
         let finished = cvae(folder.path(), line);
         assert_eq!(finished.code, Some(2), "cvae {line}: {}", finished.stderr);

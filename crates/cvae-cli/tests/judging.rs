@@ -173,3 +173,55 @@ fn comparisons_have_a_line_for_each_run() {
     assert_eq!((number(&runs[0], "epochs"), number(&runs[1], "epochs")), (20.0, 2.0));
     assert_eq!(runs[1]["objective"], "none");
 }
+
+#[test]
+fn eval_puts_pca_an_untrained_network_and_samples_beside_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    trained(folder);
+    succeed(folder, "sample --run run -n 5 --density gmm:4 --out s.npy");
+    let results = json(folder, "eval --run run --json");
+    let (pca, untrained) = (&results["baselines"]["pca"], &results["baselines"]["untrained"]);
+    assert_eq!(number(pca, "mse"), number(&results, "pca_mse"));
+    assert!(number(untrained, "mse") > 2.0 * number(&results, "mse"), "{results}");
+    for figures in [pca, untrained, &results] {
+        assert!(number(figures, "knn5") > 0.3 && number(figures, "linear_probe") > 0.3, "{figures}");
+    }
+    assert!(number(untrained, "linear_probe") < number(&results, "linear_probe"));
+    let generation = &results["generation"];
+    assert_eq!(generation["features"], "raw");
+    let densities = generation["densities"].as_array().unwrap();
+    let names: Vec<&str> = densities.iter().map(|density| density["density"].as_str().unwrap()).collect();
+    assert_eq!(names, ["prior", "gaussian", "gmm:4"]);
+    let figure = |index: usize, key: &str| number(&densities[index], key);
+    assert!(number(generation, "reconstructions") < 0.5 * figure(0, "frechet"), "{generation}");
+    assert!(figure(2, "frechet") < figure(0, "frechet") && figure(1, "frechet") < figure(0, "frechet"));
+    assert!(figure(2, "recall") > figure(0, "recall"), "{generation}");
+    assert!(figure(2, "log_likelihood") > figure(0, "log_likelihood"));
+    assert!((0..3).all(|index| (0.0..=1.0).contains(&figure(index, "precision"))));
+    let text = succeed(folder, "eval --run run");
+    for part in ["PCA-6", "untrained", "samples, gmm:4", "reconstructions", "log-likelihood"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn distances_grow_with_the_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    succeed(folder, "train --layers 64-32-6 --epochs 10 --out run");
+    succeed(folder, "reconstruct --run run --data digits:test --out r.npy");
+    let line = "distance --reference digits:test digits:train r.npy synthetic:normal:300x64 --features raw --json";
+    let results = json(folder, line);
+    let distances = results["distances"].as_array().unwrap();
+    let frechet: Vec<f64> = distances.iter().map(|distance| number(distance, "frechet")).collect();
+    assert!(frechet[0] < frechet[1] && frechet[1] < frechet[2], "{frechet:?}");
+    assert_eq!(number(&distances[2], "precision"), 0.0);
+    // Images of the classifier's size.
+    let line = "distance --reference synthetic:normal:200x784 synthetic:normal:200x784:1 synthetic:normal:200x784";
+    let results = json(folder, &format!("{line} --json"));
+    assert_eq!(results["features"], "classifier");
+    let distances = results["distances"].as_array().unwrap();
+    assert!(number(&distances[0], "frechet") > 0.0 && number(&distances[1], "frechet") < 1e-6, "{results}");
+    assert!(succeed(folder, line).contains("Fréchet"));
+}

@@ -236,9 +236,13 @@ struct Observation {
 
 impl Observation {
     fn new(model: &Autoencoder, rows: &[f32]) -> Result<Self, ModelError> {
-        let input = model.scale(rows)?;
+        let mut input = model.scale(rows)?;
         let codes = model.infer(Entry::Encode, &input)?;
         let reconstruction = model.infer(Entry::Decode, &codes)?;
+        // A missing value adds no error.
+        for (value, other) in input.iter_mut().zip(&reconstruction).filter(|(value, _)| value.is_nan()) {
+            *value = *other;
+        }
         Ok(Self { width: model.width(), latent: model.latent(), input, reconstruction, codes })
     }
 

@@ -19,11 +19,13 @@ pub struct LoadedRows {
 
 impl Config {
     /// Reads the rows that [`Config::data`] names. Test rows are, in this order: those of `data.test`; the
-    /// published test part of the source; a share `data.test_fraction` of its rows; none.
+    /// published test part of the source; a share `data.test_fraction` of its rows; none. Missing values are allowed
+    /// where the objective knows of them.
     ///
     /// # Errors
     /// A source that does not exist or cannot be read, or rows that cannot be divided.
     pub fn load_rows(&self, options: &LoadOptions) -> Result<LoadedRows, DataError> {
+        let options = &LoadOptions { allow_nan: options.allow_nan || self.objective.missing, ..options.clone() };
         let source: Source = self.data.source.parse()?;
         let train = source.load(options)?;
         let test = match &self.data.test {

@@ -22,10 +22,12 @@
 //! - [`Trainer`] trains it, with validation rows, early stopping, callbacks, and a [`RunFolder`] that survives
 //!   being killed at any moment.
 //! - [`Autoencoder`] is the result: encode, decode, reconstruct, score, sample, save, load.
+//! - [`frozen`] (feature `cpu`): models reduced to inference, in 32-bit floats or in bytes.
 //! - [`registry`] opens backends by name.
 //! - [`checkpoint`] holds the files of a run.
 //! - [`metrics`]: reconstruction error, the PCA floor, nearest neighbours, latent statistics, distances
-//!   between distributions, ranking quality; [`evaluate`] computes what a report shows.
+//!   between distributions, ranking quality; [`evaluate`] computes what a report shows, [`baselines`] what to
+//!   compare it with, [`generation`] how like the data samples are.
 //! - [`density`]: densities fitted to codes after training, which make a deterministic model generative.
 //! - [`scoring`]: anomaly scores, their calibration and conformal thresholds; [`AnomalyDetector`] judges rows
 //!   with them.
@@ -47,6 +49,8 @@ mod config;
 mod data;
 pub mod density;
 mod eval;
+#[cfg(feature = "cpu")]
+pub mod frozen;
 mod linalg;
 mod matrix;
 pub mod metrics;
@@ -60,7 +64,11 @@ pub use autoencoder::{Autoencoder, ModelError};
 pub use checkpoint::{CheckpointError, Existing, RunFolder};
 pub use config::{BackendConfig, Config, ConfigError, DataConfig, FORMAT_VERSION, Precision};
 pub use data::LoadedRows;
-pub use eval::{EvalError, Evaluation, evaluate};
+pub use eval::{
+    Baseline, Baselines, EvalError, Evaluation, Features, Generated, Generation, baselines, evaluate, generation,
+};
+#[cfg(feature = "cpu")]
+pub use frozen::{FrozenAutoencoder, FrozenPrecision};
 pub use matrix::{Matrix, MatrixError};
 pub use registry::RegistryError;
 pub use train::{EpochRecord, Progress, Stop, TrainError, Trained, Trainer};

@@ -18,5 +18,5 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<()> {
         columns: stream::Columns::Numbered("x"),
         apply: &|codes| Ok(model.decode(codes)?),
     };
-    stream::run(&args.latents, &args.out, &pass)
+    stream::run(&args.latents, &cvae_data::LoadOptions::default(), &args.out, &pass)
 }

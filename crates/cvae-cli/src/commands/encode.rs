@@ -18,5 +18,5 @@ pub(crate) fn run(args: &RowsArgs) -> Result<()> {
         columns: stream::Columns::Numbered("z"),
         apply: &|rows| Ok(model.encode(rows)?),
     };
-    stream::run(&args.data, &args.out, &pass)
+    stream::run(&args.data, &model::options(&model), &args.out, &pass)
 }

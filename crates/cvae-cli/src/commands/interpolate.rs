@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use cvae::density;
-use cvae_data::{Dataset, LoadOptions, Source, write_array};
+use cvae_data::{Dataset, Source, write_array};
 
 use crate::args::InterpolateArgs;
 use crate::model;
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &InterpolateArgs) -> Result<()> {
     let model = model::load(&args.run, &args.engine)?;
     cvae_data::check_output(&args.out)?;
     let data = match &args.data {
-        Some(name) => name.parse::<Source>()?.load(&LoadOptions::default())?,
+        Some(name) => name.parse::<Source>()?.load(&model::options(&model))?,
         None => {
             let rows = model::rows(&model)?;
             rows.test.unwrap_or(rows.train)

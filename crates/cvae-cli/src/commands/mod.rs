@@ -3,8 +3,11 @@
 mod backends;
 mod compare;
 mod decode;
+mod distance;
 mod encode;
 mod eval;
+#[cfg(feature = "cpu")]
+mod freeze;
 mod info;
 mod interpolate;
 mod reconstruct;
@@ -31,6 +34,9 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Interpolate(args) => interpolate::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Distance(args) => distance::run(&args),
+        #[cfg(feature = "cpu")]
+        Command::Freeze(args) => freeze::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Backends(args) => backends::run(&args),
     }

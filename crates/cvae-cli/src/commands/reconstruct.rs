@@ -18,5 +18,5 @@ pub(crate) fn run(args: &RowsArgs) -> Result<()> {
         columns: stream::Columns::Numbered("x"),
         apply: &|rows| Ok(model.reconstruct(rows)?),
     };
-    stream::run(&args.data, &args.out, &pass)
+    stream::run(&args.data, &model::options(&model), &args.out, &pass)
 }

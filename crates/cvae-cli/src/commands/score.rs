@@ -89,7 +89,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         columns: stream::Columns::Named(columns.clone()),
         apply: &apply,
     };
-    stream::run(&args.data, &args.out, &pass)?;
+    stream::run(&args.data, &model::options(&model), &args.out, &pass)?;
 
     let threshold = detector.threshold();
     let results = Results {
@@ -145,7 +145,7 @@ fn detector<'m>(
     }
     let given: Option<Dataset> = match &args.held_out {
         Some(name) => {
-            let data = name.parse::<Source>()?.load(&LoadOptions::default())?;
+            let data = name.parse::<Source>()?.load(&model::options(model))?;
             data.expect_width(model.width())?;
             Some(data)
         }

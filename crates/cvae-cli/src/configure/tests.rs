@@ -48,7 +48,7 @@ fn objectives_and_their_weights() {
     assert_eq!(config("--objective collapsed --beta 0.1 --decoder-l2 0.2").objective, Objective::collapsed(0.1, 0.2));
     assert_eq!(config("--preset reference --decoder-l2 0.2").objective.decoder_l2, 0.2);
     assert!(refusal("--objective ae --beta 1").contains("--beta"));
-    assert!(refusal("--objective gan").starts_with("unknown objective `gan`; known: collapsed"));
+    assert!(refusal("--objective gan").starts_with("unknown objective `gan`; known: ae, vae"));
     assert!(refusal("--beta -1").contains("`beta` must be a finite number of at least 0, got -1"));
 }
 
@@ -62,7 +62,35 @@ fn models_are_built_from_widths_and_activations() {
     let gelu = config("--activation gelu").model;
     assert_eq!(gelu, ModelSpec::mlp(&[64, 256, 128, 8], Activation::Gelu, Activation::Identity).unwrap());
     let wide = config("synthetic:normal:50x10").model;
-    assert_eq!(wide, ModelSpec::mlp(&[10, 40, 20, 2], Activation::Relu, Activation::Identity).unwrap());
+    assert_eq!(wide, ModelSpec::mlp(&[10, 40, 20, 2], Activation::Gelu, Activation::Identity).unwrap());
+}
+
+#[test]
+fn the_rows_decide_what_nobody_said() {
+    let config = config("synthetic:normal:7000x10 --epochs 7 --validation 0.5 --lr 0.004");
+    assert_eq!((config.epochs, config.batch_size, config.data.scaling), (7, 64, Scaling::Standardize));
+    // Of 7000 rows 1400 are for testing, and half of the others is trained on: 44 batches an epoch.
+    let schedule = cvae_core::Schedule::Cosine { steps: 7 * 44, final_factor: 0.02 };
+    assert_eq!((config.optimizer.learning_rate, config.optimizer.schedule), (0.004, schedule));
+    let few = super::training(&args("synthetic:normal:600x10")).unwrap().0;
+    // 120 of the 600 rows are for testing.
+    assert_eq!((few.epochs, few.batch_size), (200, 32));
+    let images = super::training(&args("--layers 64-8")).unwrap().0;
+    assert_eq!(images.data.scaling, Scaling::None);
+    let given = super::training(&args("synthetic:normal:600x10 --scaling min-max")).unwrap().0;
+    assert_eq!(given.data.scaling, Scaling::MinMax);
+}
+
+#[test]
+fn every_objective_of_the_help_is_accepted() {
+    for name in ["rae-gp", "capacity", "free-bits", "sigma-vae", "denoising", "masked", "sparse", "top-k", "wae-mmd"] {
+        let config = config(&format!("--layers 64-16-8 --objective {name}"));
+        assert_ne!(config.objective, Objective::default(), "{name}");
+        assert_eq!(Config::from_toml(&config.to_toml().unwrap()).unwrap(), config, "{name}");
+    }
+    assert_eq!(config("--objective rae-l2").objective, Objective::default());
+    let masked = config("--objective masked --corruption masked:0.5:2").objective.corruption;
+    assert_eq!(masked.to_string(), "masked(share=0.5, patch=2)");
 }
 
 #[test]

@@ -6,10 +6,10 @@ use anyhow::Result;
 use cvae::density::{Density, DensitySpec};
 use cvae::metrics::{self, Pca};
 use cvae::{Autoencoder, Config, Evaluation, LoadedRows, Matrix, Trained};
-use cvae_core::{Algorithm, LayerSpec, ModelSpec, Schedule};
+use cvae_core::{Algorithm, ModelSpec, Schedule};
 use cvae_data::{Dataset, Source};
 
-use super::{Codes, Curve, Figure, Form, Reconstructions, Report, Samples};
+use super::{Codes, Curve, Figure, Form, Histogram, Reconstructions, Report, Samples, judge};
 use crate::output;
 
 /// Rows shown of each kind.
@@ -33,8 +33,11 @@ pub(crate) struct Outcome {
     /// The figures on those rows.
     pub(crate) figures: Evaluation,
     reconstructions: Reconstructions,
+    worst: Reconstructions,
+    scores: Histogram,
     codes: Codes,
     samples: Samples,
+    paths: Samples,
 }
 
 /// Measures a trained model on its test rows.
@@ -53,9 +56,14 @@ pub(crate) fn measure(trained: &Trained, rows: &LoadedRows) -> Result<Outcome> {
         Form::Image(_) => (SHOWN_IMAGES, SAMPLED_IMAGES),
         Form::Profile => (SHOWN_PROFILES, SAMPLED_PROFILES),
     };
-    let reconstructions = reconstructions(model, &rows.train, data, form, shown)?;
+    let first: Vec<u32> = (0..shown.min(data.rows()) as u32).collect();
+    let reconstructions = reconstructions(model, &rows.train, data, form, &first)?;
+    let scores = judge::scores(model, data)?;
+    let worst = self::reconstructions(model, &rows.train, data, form, &judge::worst(&scores, shown))?;
     let samples = Samples { form, width: model.width(), groups: samples(model, sampled)? };
-    Ok(Outcome { tested_on, figures, reconstructions, codes: scatter(model, data)?, samples })
+    let paths = Samples { form, width: model.width(), groups: judge::paths(model, data, &first)? };
+    let scores = judge::histogram(&scores, tested_on);
+    Ok(Outcome { tested_on, figures, reconstructions, worst, scores, codes: scatter(model, data)?, samples, paths })
 }
 
 /// The same rows without labels: the figures that need them are for `cvae eval`.
@@ -67,24 +75,29 @@ fn without_labels(data: &Dataset) -> Result<Dataset> {
     })
 }
 
-/// The first rows of `data` beside what the model and PCA make of them.
+/// The rows `shown` of `data` beside what the model and PCA make of them.
 fn reconstructions(
     model: &Autoencoder,
     train: &Dataset,
     data: &Dataset,
     form: Form,
-    count: usize,
+    shown: &[u32],
 ) -> Result<Reconstructions> {
     let (width, latent, scaling) = (model.width(), model.latent(), model.scaling());
     let mut originals = Vec::new();
-    data.copy_rows(0..count.min(data.rows()), &mut originals)?;
+    data.gather(shown, &mut originals)?;
     let reconstructed = model.reconstruct(&originals)?;
+    // A missing value is shown as the model completes it.
+    for (value, other) in originals.iter_mut().zip(&reconstructed).filter(|(value, _)| value.is_nan()) {
+        *value = *other;
+    }
     let mut scaled = originals.clone();
     scaling.apply(&mut scaled)?;
     let mut pca = scaled.clone();
     if latent < width {
-        let mut rows = Vec::new();
+        let mut rows = vec![];
         train.copy_rows(0..train.rows().min(PCA_ROWS), &mut rows)?;
+        let mut rows = model.impute(&rows)?;
         scaling.apply(&mut rows)?;
         let fitted = Pca::fit(Matrix::new(&rows, width)?, latent)?;
         let scores = fitted.transform(Matrix::new(&scaled, width)?)?;
@@ -118,8 +131,11 @@ pub(crate) fn compose(folder: &Path, trained: &Trained, outcome: &Outcome) -> Re
         figures: figures(trained, outcome),
         curves: curves(trained),
         reconstructions: Some(outcome.reconstructions.clone()),
+        worst: Some(outcome.worst.clone()),
+        scores: Some(outcome.scores.clone()),
         codes: Some(outcome.codes.clone()),
         samples: Some(outcome.samples.clone()),
+        paths: Some(outcome.paths.clone()),
         settings: settings(config),
         kernels,
     }
@@ -138,6 +154,11 @@ pub(crate) fn settings(config: &Config) -> Vec<(String, String)> {
         ("reconstruction", config.objective.reconstruction.to_string()),
         ("latent term", config.objective.latent.to_string()),
         ("decoder L2", config.objective.decoder_l2.to_string()),
+        ("Jacobian penalty", config.objective.jacobian.to_string()),
+        ("corruption", config.objective.corruption.to_string()),
+        ("elements kept", config.objective.top_k.map_or("all".to_owned(), |k| k.to_string())),
+        ("learnt variance", config.objective.sigma_floor.map_or_else(none, |floor| format!("at least {floor}"))),
+        ("missing values", if config.objective.missing { "left out" } else { "refused" }.to_owned()),
         ("epochs", config.epochs.to_string()),
         ("batch size", config.batch_size.to_string()),
         ("optimiser", algorithm(optimizer.algorithm)),
@@ -187,9 +208,7 @@ fn schedule(schedule: Schedule) -> String {
 
 /// `64-256-8-256-64`: every width from the row to its reconstruction.
 pub(crate) fn widths(spec: &ModelSpec) -> String {
-    let units = spec.encoder.iter().chain(&spec.decoder).map(|layer| match layer {
-        LayerSpec::Dense { units, .. } => units.to_string(),
-    });
+    let units = spec.encoder.iter().chain(&spec.decoder).map(|layer| layer.units().to_string());
     std::iter::once(spec.width().to_string()).chain(units).collect::<Vec<_>>().join("-")
 }
 
@@ -246,6 +265,7 @@ fn curves(trained: &Trained) -> Vec<Curve> {
         course("reconstruction", &|record| Some(record.reconstruction)),
         course("latent", &|record| Some(record.latent)),
         course("decoder L2", &|record| Some(record.decoder_l2)),
+        course("Jacobian penalty", &|record| Some(record.jacobian)),
     ];
     all.into_iter().filter(|curve| curve.points.iter().any(|point| point.1 != 0.0)).collect()
 }

@@ -1,7 +1,7 @@
 //! The page itself.
 
 use super::chart::push;
-use super::{Figure, Form, Reconstructions, Report, Samples, chart, picture, scatter};
+use super::{Figure, Form, Reconstructions, Report, Samples, chart, histogram, picture, scatter};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -22,6 +22,12 @@ pub(crate) fn render(report: &Report) -> String {
     if let Some(rows) = &report.reconstructions {
         section(&mut page, "Reconstructions", &reconstructions(rows), &rows.caption);
     }
+    if let Some(rows) = &report.worst {
+        section(&mut page, "Worst reconstructions", &reconstructions(rows), &rows.caption);
+    }
+    if let Some(scores) = &report.scores {
+        section(&mut page, "Scores", &histogram::draw(scores), &scores.caption);
+    }
     page.push_str("<div class=\"pair\">\n");
     if let Some(codes) = &report.codes {
         section(&mut page, "Codes", &scatter::draw(codes), &codes.caption);
@@ -29,7 +35,11 @@ pub(crate) fn render(report: &Report) -> String {
     if let Some(rows) = &report.samples {
         section(&mut page, "Samples", &samples(rows), "Decoded from codes drawn at random.");
     }
-    page.push_str("</div>\n<div class=\"pair\">\n");
+    page.push_str("</div>\n");
+    if let Some(rows) = report.paths.as_ref().filter(|rows| !rows.groups.is_empty()) {
+        section(&mut page, "Interpolations", &samples(rows), "Decoded from the straight line between two codes.");
+    }
+    page.push_str("<div class=\"pair\">\n");
     table(&mut page, "Configuration", ("setting", "value"), &report.settings);
     table(&mut page, "Kernels", ("op", "kernel"), &report.kernels);
     page.push_str("</div>\n</main>\n</body>\n</html>\n");

@@ -2,7 +2,9 @@
 
 mod chart;
 mod gather;
+mod histogram;
 mod html;
+mod judge;
 mod picture;
 mod scale;
 mod scatter;
@@ -25,10 +27,16 @@ pub(crate) struct Report {
     pub(crate) curves: Vec<Curve>,
     /// Rows beside their reconstructions.
     pub(crate) reconstructions: Option<Reconstructions>,
+    /// The rows of largest error beside their reconstructions.
+    pub(crate) worst: Option<Reconstructions>,
+    /// How the scores of rows spread.
+    pub(crate) scores: Option<Histogram>,
     /// Codes in their first two principal components.
     pub(crate) codes: Option<Codes>,
     /// Rows decoded from codes drawn at random.
     pub(crate) samples: Option<Samples>,
+    /// Rows decoded from the way between two codes, one group a way.
+    pub(crate) paths: Option<Samples>,
     /// The configuration, in the order to show it.
     pub(crate) settings: Vec<(String, String)>,
     /// Ops and the kernels they ran on.
@@ -71,6 +79,17 @@ pub(crate) struct Reconstructions {
     /// What PCA of the same latent size makes of them.
     pub(crate) pca: Vec<f32>,
     /// The errors, in words.
+    pub(crate) caption: String,
+}
+
+/// Numbers of rows by their score.
+#[derive(Clone, Debug)]
+pub(crate) struct Histogram {
+    /// Lower and upper bound of the score, and how many rows are between them.
+    pub(crate) bars: Vec<(f64, f64, usize)>,
+    /// Score above which rows are called abnormal.
+    pub(crate) threshold: Option<f64>,
+    /// What is shown, in words.
     pub(crate) caption: String,
 }
 

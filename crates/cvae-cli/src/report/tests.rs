@@ -4,6 +4,14 @@ use super::*;
 
 fn report(form: Form, width: usize) -> Report {
     let rows: Vec<f32> = (0..16 * width).map(|index| (index % 17) as f32 / 16.0).collect();
+    let reconstructions = Reconstructions {
+        form,
+        width,
+        originals: rows.clone(),
+        model: rows.clone(),
+        pca: rows.clone(),
+        caption: "MSE on these rows 0.01".to_owned(),
+    };
     Report {
         title: "digits <1> & \"more\"".to_owned(),
         summary: "A test of the page.".to_owned(),
@@ -16,13 +24,12 @@ fn report(form: Form, width: usize) -> Report {
             },
             Curve { name: "PCA".to_owned(), points: vec![(1.0, 0.1), (40.0, 0.1)], is_level: true },
         ],
-        reconstructions: Some(Reconstructions {
-            form,
-            width,
-            originals: rows.clone(),
-            model: rows.clone(),
-            pca: rows.clone(),
-            caption: "MSE on these rows 0.01".to_owned(),
+        reconstructions: Some(reconstructions.clone()),
+        worst: Some(reconstructions),
+        scores: Some(Histogram {
+            bars: vec![(0.0, 0.5, 7), (0.5, 1.0, 0), (1.0, 1.5, 3)],
+            threshold: Some(0.75),
+            caption: "Ten scores.".to_owned(),
         }),
         codes: Some(Codes {
             points: (0..50).map(|index| (index as f32, (index * index % 13) as f32)).collect(),
@@ -30,7 +37,8 @@ fn report(form: Form, width: usize) -> Report {
             classes: Some((0..10).map(|index| format!("<{index}>")).collect()),
             caption: "Two of eight components.".to_owned(),
         }),
-        samples: Some(Samples { form, width, groups: vec![("prior".to_owned(), rows)] }),
+        samples: Some(Samples { form, width, groups: vec![("prior".to_owned(), rows.clone())] }),
+        paths: Some(Samples { form, width, groups: vec![("0 to 1".to_owned(), rows)] }),
         settings: vec![("objective".to_owned(), "collapsed".to_owned())],
         kernels: vec![("linear".to_owned(), "avx2 6x16".to_owned())],
     }
@@ -45,7 +53,19 @@ fn forms() -> [(Form, usize); 3] {
 fn the_page_is_whole_and_needs_no_network() {
     for (form, width) in forms() {
         let page = render(&report(form, width));
-        for part in ["Training", "Reconstructions", "Codes", "Samples", "Configuration", "Kernels", "PCA 0.0223"] {
+        for part in [
+            "Training",
+            "Reconstructions",
+            "Worst reconstructions",
+            "Scores",
+            "Codes",
+            "Samples",
+            "Interpolations",
+            "0 to 1",
+            "Configuration",
+            "Kernels",
+            "PCA 0.0223",
+        ] {
             assert!(page.contains(part), "{part} is missing with {form:?}");
         }
         assert!(page.trim_end().ends_with("</html>"));
@@ -57,6 +77,19 @@ fn the_page_is_whole_and_needs_no_network() {
             assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag} with {form:?}");
         }
     }
+}
+
+#[test]
+fn bars_are_as_high_as_their_counts() {
+    let page = render(&report(Form::Profile, 20));
+    let heights: Vec<f64> = page
+        .split("class=\"bar c0\"")
+        .skip(1)
+        .map(|bar| bar.split("height=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(heights.len(), 3);
+    assert!(heights[1] == 0.0 && (heights[2] / heights[0] - 3.0 / 7.0).abs() < 0.01, "{heights:?}");
+    assert_eq!(page.matches("class=\"line level c1\"").count(), 2, "a level of the curves and the threshold");
 }
 
 #[test]
@@ -87,6 +120,9 @@ fn odd_reports_are_drawn() {
     odd.curves[0].points[3].1 = f64::NAN;
     odd.curves.push(Curve { name: "one".to_owned(), points: vec![(1.0, 0.0)], is_level: false });
     odd.reconstructions = None;
+    odd.worst = None;
+    odd.scores = Some(Histogram { bars: vec![], threshold: Some(1.0), caption: String::new() });
+    odd.paths = Some(Samples { form: Form::Profile, width: 20, groups: vec![] });
     if let Some(codes) = &mut odd.codes {
         codes.points = vec![(f32::NAN, 0.0), (1.0, 1.0)];
         codes.labels = None;

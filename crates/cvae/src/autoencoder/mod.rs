@@ -21,7 +21,7 @@ const BLOCK_ROWS: usize = 4096;
 ///
 /// Rows and codes are row-major slices: `rows × width` and `rows × latent` values, any number of rows. Rows
 /// are in the units of the data; the feature scaling that training fitted is applied on the way in and undone
-/// on the way out.
+/// on the way out. Values are finite; NaN marks a missing one where the objective knows of missing values.
 pub struct Autoencoder {
     config: Config,
     scaling: FittedScaling,
@@ -61,6 +61,16 @@ impl Autoencoder {
         executable: Box<dyn Executable>,
     ) -> Self {
         Self { config, scaling, backend, plan, executable: Mutex::new(executable), densities: vec![] }
+    }
+
+    /// The same model with the parameters that training began with, to compare with.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::new`].
+    pub fn untrained(&self, backend: &dyn Backend) -> Result<Self, ModelError> {
+        let params = self.plan.params.initial(self.config.initializer, self.config.seed);
+        let plan = Plan::clone(&self.plan);
+        Self::new(Model { config: self.config.clone(), plan, scaling: self.scaling.clone(), params }, backend)
     }
 
     /// Loads the model of a run folder, and the densities that were fitted to its codes.
@@ -170,7 +180,7 @@ impl Autoencoder {
     }
 
     /// How abnormal each row is: its mean squared reconstruction error over the scaled features, so that a
-    /// feature's units do not weigh. Higher is more abnormal.
+    /// feature's units do not weigh. Higher is more abnormal. Missing values do not count.
     ///
     /// # Errors
     /// As [`Autoencoder::encode`].
@@ -179,10 +189,22 @@ impl Autoencoder {
         let reconstructed = self.infer(Entry::Reconstruct, &scaled)?;
         let width = self.width();
         let error = |(row, other): (&[f32], &[f32])| {
-            let squares = row.iter().zip(other).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
-            (squares.sum::<f64>() / width as f64) as f32
+            let observed = row.iter().zip(other).filter(|(value, _)| !value.is_nan());
+            let squares = observed.clone().map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+            (squares.sum::<f64>() / observed.count().max(1) as f64) as f32
         };
         Ok(scaled.chunks_exact(width).zip(reconstructed.chunks_exact(width)).map(error).collect())
+    }
+
+    /// The rows with their missing values, NaN, replaced by what the model reconstructs there. The objective the model
+    /// was trained with must know of missing values ([`Objective::missing`](cvae_core::Objective::missing)).
+    ///
+    /// # Errors
+    /// As [`Autoencoder::encode`].
+    pub fn impute(&self, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let reconstructed = self.reconstruct(rows)?;
+        let fill = |(value, other): (&f32, f32)| if value.is_nan() { other } else { *value };
+        Ok(rows.iter().zip(reconstructed).map(fill).collect())
     }
 
     /// How normal each row is: [`Autoencoder::score`] negated, after scikit-learn's method of this name.
@@ -289,11 +311,13 @@ impl Autoencoder {
 
     /// Checks rows and brings their features to the model's scale.
     pub(crate) fn scale(&self, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
-        check(rows, self.width())?;
+        let missing = self.config.objective.missing;
+        let usable = |value: f32| value.is_finite() || missing && value.is_nan();
+        check_values(rows, self.width(), usable)?;
         let mut scaled = rows.to_vec();
         self.scaling.apply(&mut scaled)?;
         // A value far outside the range that was trained on can overflow.
-        check(&scaled, self.width())?;
+        check_values(&scaled, self.width(), usable)?;
         Ok(scaled)
     }
 
@@ -322,13 +346,18 @@ impl Autoencoder {
 
 /// Checks that values are whole rows, at least one, and finite.
 fn check(values: &[f32], width: usize) -> Result<(), ModelError> {
+    check_values(values, width, f32::is_finite)
+}
+
+/// Checks that values are whole rows, at least one, and usable.
+fn check_values(values: &[f32], width: usize, usable: impl Fn(f32) -> bool) -> Result<(), ModelError> {
     if values.is_empty() {
         return Err(ModelError::NoRows);
     }
     if !values.len().is_multiple_of(width) {
         return Err(ModelError::Rows { values: values.len(), width });
     }
-    match values.iter().position(|value| !value.is_finite()) {
+    match values.iter().position(|value| !usable(*value)) {
         Some(index) => Err(ModelError::NonFinite { row: index / width, column: index % width }),
         None => Ok(()),
     }

@@ -22,6 +22,9 @@ pub struct Classifier {
     layers: Vec<Layer>,
 }
 
+/// Shape and values of a tensor.
+type Tensor = (Vec<usize>, Vec<f32>);
+
 /// A dense layer: `weight` is `[outputs, inputs]`.
 #[derive(Clone, Debug)]
 struct Layer {
@@ -48,7 +51,7 @@ impl Classifier {
     /// finite values.
     pub fn from_safetensors(bytes: &[u8]) -> Result<Self, MetricError> {
         let file = SafeTensors::deserialize(bytes).map_err(|_| MetricError::Classifier("it is no safetensors file"))?;
-        let tensor = |name: String| -> Result<Option<(Vec<usize>, Vec<f32>)>, MetricError> {
+        let tensor = |name: String| -> Result<Option<Tensor>, MetricError> {
             let Ok(view) = file.tensor(&name) else { return Ok(None) };
             if view.dtype() != Dtype::F32 {
                 return Err(MetricError::Classifier("a tensor has other elements than 32-bit floats"));

@@ -35,12 +35,14 @@ impl TrainingRows {
         executable: &mut dyn Executable,
     ) -> Result<Self, TrainError> {
         data.expect_width(config.model.width())?;
-        check(
-            data,
-            data.as_rows(),
-            |value| value.is_finite(),
-            |row, column, _| TrainError::NonFinite { data: data.name().to_owned(), row, column },
-        )?;
+        // NaN marks a missing value where the objective knows of any.
+        let missing = config.objective.missing;
+        let usable = |value: f32| value.is_finite() || missing && value.is_nan();
+        check(data, data.as_rows(), usable, |row, column, _| TrainError::NonFinite {
+            data: data.name().to_owned(),
+            row,
+            column,
+        })?;
         let rows = data.rows();
         let (train, validation) = match config.data.validation_fraction {
             0.0 => ((0..rows as u32).collect(), vec![]),
@@ -56,17 +58,16 @@ impl TrainingRows {
             Some(values) => RowsRef::F32 { values, width: data.width() },
         };
         // Scaling with the statistics of some rows can overflow on others.
-        check(
-            data,
-            view,
-            |value| value.is_finite(),
-            |row, column, _| TrainError::NonFinite { data: format!("{} (scaled)", data.name()), row, column },
-        )?;
+        check(data, view, usable, |row, column, _| TrainError::NonFinite {
+            data: format!("{} (scaled)", data.name()),
+            row,
+            column,
+        })?;
         if config.objective.reconstruction == Reconstruction::Bce {
             check(
                 data,
                 view,
-                |value| (0.0..=1.0).contains(&value),
+                |value| (0.0..=1.0).contains(&value) || missing && value.is_nan(),
                 |row, column, value| TrainError::BceRange { data: data.name().to_owned(), row, column, value },
             )?;
         }

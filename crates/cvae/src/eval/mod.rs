@@ -1,13 +1,20 @@
 //! How good a trained model is, on rows it was not trained on.
 
+mod baseline;
+mod generation;
+
 use cvae_core::Entry;
 use cvae_data::{Dataset, Scaling};
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::autoencoder::{Autoencoder, ModelError};
+use crate::density::DensityError;
 use crate::metrics::{self, ImageShape, LinearProbe, MetricError, Pca};
 use crate::{Matrix, MatrixError};
+
+pub use baseline::{Baseline, Baselines, baselines};
+pub use generation::{Features, Generated, Generation, generation};
 
 /// Rows reconstructed at a time.
 const BLOCK_ROWS: usize = 4096;
@@ -62,6 +69,9 @@ pub enum EvalError {
     /// A figure could not be computed.
     #[error(transparent)]
     Metric(#[from] MetricError),
+    /// A density could not be evaluated or sampled.
+    #[error(transparent)]
+    Density(#[from] DensityError),
 }
 
 impl From<MatrixError> for EvalError {
@@ -71,7 +81,8 @@ impl From<MatrixError> for EvalError {
 }
 
 /// Evaluates `model` on the rows `test`. The rows `train` it was trained on serve the figures that are fitted:
-/// principal components, neighbours, the probe. Labels are used where both have them.
+/// principal components, neighbours, the probe. Labels are used where both have them. The model's error is that of
+/// the values that are not missing; whatever needs whole rows sees them as the model completes them.
 ///
 /// # Errors
 /// Rows that do not fit the model, codes that are not finite, or a failed device.
@@ -80,34 +91,18 @@ pub fn evaluate(model: &Autoencoder, train: &Dataset, test: &Dataset) -> Result<
     for data in [train, test] {
         data.expect_width(width).map_err(ModelError::from)?;
     }
-    let train_rows = model.scale(&train.to_f32())?;
-    let test_rows = model.scale(&test.to_f32())?;
-    let run = |entry, rows: &[f32]| -> Result<Vec<f32>, ModelError> {
-        let blocks = rows.chunks(BLOCK_ROWS * width).map(|block| model.infer(entry, block));
-        Ok(blocks.collect::<Result<Vec<_>, _>>()?.concat())
-    };
-    let reconstructed = run(Entry::Reconstruct, &test_rows)?;
-    let train_codes = run(Entry::Encode, &train_rows)?;
-    let test_codes = run(Entry::Encode, &test_rows)?;
-    let train_rows = Matrix::new(&train_rows, width)?;
-    let test_rows = Matrix::new(&test_rows, width)?;
-    let reconstructed = Matrix::new(&reconstructed, width)?;
-    let train_codes = Matrix::new(&train_codes, latent)?;
-    let test_codes = Matrix::new(&test_codes, latent)?;
+    let (seen_train, seen_test) = (Seen::of(model, train)?, Seen::of(model, test)?);
+    let train_rows = Matrix::new(&seen_train.rows, width)?;
+    let test_rows = Matrix::new(&seen_test.rows, width)?;
+    let reconstructed = Matrix::new(&seen_test.reconstructed, width)?;
+    let train_codes = Matrix::new(&seen_train.codes, latent)?;
+    let test_codes = Matrix::new(&seen_test.codes, latent)?;
 
-    let mse = metrics::mse(test_rows, reconstructed)?;
+    let mse = metrics::mse(test_rows, reconstructed)? / seen_test.observed;
     // As many components as features reconstruct every row.
     let pca_mse = if latent < width { Pca::fit(train_rows, latent)?.mse(test_rows)? } else { 0.0 };
     let peak = peak(model, train, train_rows);
-    let (mut knn5, mut linear_probe) = (None, None);
-    if let (Some(train_labels), Some(test_labels)) = (train.labels(), test.labels()) {
-        if train_codes.rows() >= NEIGHBORS {
-            knn5 = Some(metrics::knn_accuracy(train_codes, train_labels, test_codes, test_labels, NEIGHBORS)?);
-        }
-        if train_labels.iter().any(|label| *label != train_labels[0]) {
-            linear_probe = Some(LinearProbe::fit(train_codes, train_labels)?.accuracy(test_codes, test_labels)?);
-        }
-    }
+    let (knn5, linear_probe) = label_figures((train_codes, train.labels()), (test_codes, test.labels()))?;
     let image = test.image_shape().filter(|shape| {
         shape.height >= SSIM_SIDE && shape.width >= SSIM_SIDE && model.scaling().kind() == Scaling::None
     });
@@ -133,6 +128,55 @@ pub fn evaluate(model: &Autoencoder, train: &Dataset, test: &Dataset) -> Result<
         linear_probe,
         ssim,
     })
+}
+
+/// Rows with what a model makes of them, all on scaled features.
+struct Seen {
+    /// Missing values are replaced by the model's reconstruction, so that they add no error.
+    rows: Vec<f32>,
+    codes: Vec<f32>,
+    reconstructed: Vec<f32>,
+    /// Share of the values that are not missing.
+    observed: f64,
+}
+
+impl Seen {
+    fn of(model: &Autoencoder, data: &Dataset) -> Result<Self, ModelError> {
+        let mut rows = model.scale(&data.to_f32())?;
+        let codes = apply(model, Entry::Encode, &rows)?;
+        let reconstructed = apply(model, Entry::Decode, &codes)?;
+        let mut missing = 0usize;
+        for (value, other) in rows.iter_mut().zip(&reconstructed).filter(|(value, _)| value.is_nan()) {
+            *value = *other;
+            missing += 1;
+        }
+        let observed = (rows.len() - missing).max(1) as f64 / rows.len() as f64;
+        Ok(Self { rows, codes, reconstructed, observed })
+    }
+}
+
+/// Applies an entry to scaled rows or codes, block by block.
+fn apply(model: &Autoencoder, entry: Entry, input: &[f32]) -> Result<Vec<f32>, ModelError> {
+    let (from, _) = entry.widths(model.plan());
+    let blocks = input.chunks(BLOCK_ROWS * from).map(|block| model.infer(entry, block));
+    Ok(blocks.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// What codes know about labels: the accuracy of five neighbours' vote and of a linear probe, where there are labels.
+fn label_figures(
+    (train_codes, train_labels): (Matrix<'_>, Option<&[u32]>),
+    (test_codes, test_labels): (Matrix<'_>, Option<&[u32]>),
+) -> Result<(Option<f64>, Option<f64>), MetricError> {
+    let (mut knn5, mut linear_probe) = (None, None);
+    if let (Some(train_labels), Some(test_labels)) = (train_labels, test_labels) {
+        if train_codes.rows() >= NEIGHBORS {
+            knn5 = Some(metrics::knn_accuracy(train_codes, train_labels, test_codes, test_labels, NEIGHBORS)?);
+        }
+        if train_labels.iter().any(|label| *label != train_labels[0]) {
+            linear_probe = Some(LinearProbe::fit(train_codes, train_labels)?.accuracy(test_codes, test_labels)?);
+        }
+    }
+    Ok((knn5, linear_probe))
 }
 
 /// The range of values: 1 for unscaled images in [0, 1], else that of the training rows.

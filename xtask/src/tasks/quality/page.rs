@@ -1,0 +1,201 @@
+//! The page that `cargo xtask quality` writes.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Examples of the library whose figures are on the page.
+pub(super) const EXAMPLES: [&str; 2] = ["one_class", "imputation"];
+/// Name of the figures of the peer's arrays.
+pub(super) const PEERS: &str = "pythae";
+
+/// An objective with the output of training and evaluation of each of its runs.
+type Runs<'a> = (&'a str, Vec<(Value, Value)>);
+
+const HEAD: &str = "\
+# Quality
+
+Written by `cargo xtask quality`, which trains and measures every row through the `cvae` program; nothing here is typed
+in by hand. What the figures mean is in [MATH.md](MATH.md), what the defaults are in [DEFAULTS.md](DEFAULTS.md).
+
+## Objectives on Fashion-MNIST
+
+A network 784-512-256-32 and its mirror image, 20 epochs, everything else as `cvae train` does by default; the weights
+of each objective are its defaults (`cvae train --help`). Figures are of the 10 000 test images: mean ± standard
+deviation over the seeds. 5-NN and probe are accuracies of the labels from the codes. Fréchet distances, smaller being
+better, are in the features of the [small classifier](../datasets/classifier/README.md), between the test images and
+their reconstructions, 10 000 samples of the prior N(0, I), and 10 000 samples of a ten-component Gaussian mixture
+fitted to the codes of the training images. Seconds are of training alone and depend on the machine and its load.
+
+";
+
+/// The page from the runs that are finished and the figures of examples and peers.
+pub(super) fn compose(runs: &[Runs<'_>], others: &[(String, Value)]) -> String {
+    let mut page = HEAD.to_owned();
+    objectives(&mut page, runs);
+    let find = |name: &str| others.iter().find(|other| other.0 == name).map(|other| &other.1);
+    if let Some(figures) = find(PEERS) {
+        peers(&mut page, figures);
+    }
+    if let Some(figures) = find("one_class") {
+        one_class(&mut page, figures);
+    }
+    if let Some(figures) = find("imputation") {
+        imputation(&mut page, figures);
+    }
+    page
+}
+
+/// Appends formatted text; writing to a string cannot fail.
+fn push(page: &mut String, what: std::fmt::Arguments<'_>) {
+    let _ = page.write_fmt(what);
+}
+
+fn objectives(page: &mut String, runs: &[Runs<'_>]) {
+    page.push_str(
+        "| objective | seeds | test MSE | 5-NN | probe | Fréchet: reconstructions | prior | GMM-10 | seconds |\n",
+    );
+    page.push_str("|---|---|---|---|---|---|---|---|---|\n");
+    for (name, figures) in runs.iter().filter(|run| !run.1.is_empty()) {
+        let cell = |value: &dyn Fn(&(Value, Value)) -> Option<f64>, decimals: usize| -> String {
+            spread(&figures.iter().filter_map(value).collect::<Vec<f64>>(), decimals)
+        };
+        let evaluated = |key: &'static str| move |run: &(Value, Value)| run.1[key].as_f64();
+        let cells = [
+            (*name).to_owned(),
+            figures.len().to_string(),
+            cell(&evaluated("mse"), 5),
+            cell(&evaluated("knn5"), 4),
+            cell(&evaluated("linear_probe"), 4),
+            cell(&|run| run.1["generation"]["reconstructions"].as_f64(), 2),
+            cell(&|run| density(&run.1, "prior"), 2),
+            cell(&|run| density(&run.1, "gmm:10"), 2),
+            cell(&|run| run.0["train_seconds"].as_f64(), 0),
+        ];
+        push(page, format_args!("| {} |\n", cells.join(" | ")));
+    }
+    if let Some((_, figures)) = runs.iter().find(|run| !run.1.is_empty()) {
+        for (key, name) in [("pca", "PCA-32"), ("untrained", "untrained network")] {
+            let cell = |figure: &str, decimals: usize| {
+                let values = figures.iter().filter_map(|run| run.1["baselines"][key][figure].as_f64());
+                spread(&values.collect::<Vec<f64>>(), decimals)
+            };
+            let (mse, knn5, probe) = (cell("mse", 5), cell("knn5", 4), cell("linear_probe", 4));
+            push(page, format_args!("| {name} | {} | {mse} | {knn5} | {probe} | | | | |\n", figures.len()));
+        }
+    }
+    let missing: Vec<&str> = runs.iter().filter(|run| run.1.is_empty()).map(|run| run.0).collect();
+    if !missing.is_empty() {
+        push(page, format_args!("\nNot trained yet: {}.\n", missing.join(", ")));
+    }
+}
+
+/// The Fréchet distance of the samples of a density in the output of `cvae eval`.
+fn density(evaluated: &Value, name: &str) -> Option<f64> {
+    let densities = evaluated["generation"]["densities"].as_array()?;
+    densities.iter().find(|density| density["density"] == name)?["frechet"].as_f64()
+}
+
+/// `mean ± standard deviation`, or the value alone where there is one.
+fn spread(values: &[f64], decimals: usize) -> String {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    match values.len() {
+        0 => String::new(),
+        1 => format!("{mean:.decimals$}"),
+        _ => {
+            let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+            format!("{mean:.decimals$} ± {:.decimals$}", variance.sqrt())
+        }
+    }
+}
+
+fn peers(page: &mut String, figures: &Value) {
+    page.push_str(
+        "\n### Pythae\n\nArrays of Pythae's models of the same network and epochs (`benches/peers/pythae_rae.py`, its own\n\
+         default weights), measured with `cvae distance` in the same features.\n\n\
+         | array | rows | Fréchet | precision | recall |\n|---|---|---|---|---|\n",
+    );
+    for row in figures["distances"].as_array().into_iter().flatten() {
+        let name = row["data"].as_str().unwrap_or_default();
+        let name = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".npy");
+        let number =
+            |key: &str, decimals: usize| row[key].as_f64().map_or(String::new(), |v| format!("{v:.decimals$}"));
+        let cells = [number("rows", 0), number("frechet", 2), number("precision", 3), number("recall", 3)];
+        push(page, format_args!("| {name} | {} |\n", cells.join(" | ")));
+    }
+}
+
+fn one_class(page: &mut String, figures: &Value) {
+    page.push_str("\n## One-class Fashion-MNIST\n\n");
+    push(page, format_args!("{}\n\n", figures["about"].as_str().unwrap_or_default()));
+    let classes: Vec<&str> = figures["classes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    push(page, format_args!("| score | mean AUROC | {} |\n", classes.join(" | ")));
+    push(page, format_args!("|---|---|{}\n", "---|".repeat(classes.len())));
+    for row in figures["scores"].as_array().into_iter().flatten() {
+        let values: Vec<f64> = row["auroc"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let cells: Vec<String> = values.iter().map(|value| format!("{value:.3}")).collect();
+        let name = row["name"].as_str().unwrap_or_default();
+        push(page, format_args!("| {name} | {mean:.4} | {} |\n", cells.join(" | ")));
+    }
+}
+
+fn imputation(page: &mut String, figures: &Value) {
+    page.push_str("\n## Missing values\n\n");
+    push(page, format_args!("{}\n\n", figures["about"].as_str().unwrap_or_default()));
+    page.push_str("| method | error of the missing cells |\n|---|---|\n");
+    for row in figures["methods"].as_array().into_iter().flatten() {
+        let name = row["name"].as_str().unwrap_or_default();
+        let values: Vec<f64> = row["rmse"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        push(page, format_args!("| {name} | {} |\n", spread(&values, 4)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn means_have_their_spread() {
+        assert_eq!(spread(&[], 2), "");
+        assert_eq!(spread(&[0.5], 2), "0.50");
+        assert_eq!(spread(&[1.0, 3.0], 1), "2.0 ± 1.4");
+    }
+
+    #[test]
+    fn every_finished_part_has_its_row() {
+        let evaluated = |mse: f64| {
+            json!({
+                "mse": mse, "knn5": 0.875, "linear_probe": 0.8,
+                "baselines": { "pca": { "mse": 0.015, "knn5": 0.85, "linear_probe": 0.79 },
+                               "untrained": { "mse": 0.4, "knn5": 0.7, "linear_probe": 0.6 } },
+                "generation": { "reconstructions": 3.0,
+                                "densities": [{ "density": "prior", "frechet": 90.0 },
+                                              { "density": "gmm:10", "frechet": 20.0 }] },
+            })
+        };
+        let trained = json!({ "train_seconds": 61.2 });
+        let runs =
+            [("collapsed", vec![(trained.clone(), evaluated(0.008)), (trained, evaluated(0.009))]), ("ae", vec![])];
+        let peers = json!({ "distances": [{ "data": "a/rae-l2-gmm10.npy", "rows": 10_000, "frechet": 25.5,
+                                             "precision": 0.5, "recall": 0.25 }] });
+        let one_class = json!({ "about": "How.", "classes": ["0", "1"],
+                                "scores": [{ "name": "residual", "auroc": [0.9, 0.8] }] });
+        let imputation = json!({ "about": "How.", "methods": [{ "name": "column means", "rmse": [1.0] }] });
+        let others = [("pythae", peers), ("one_class", one_class), ("imputation", imputation)];
+        let page = compose(&runs, &others.map(|(name, value)| (name.to_owned(), value)));
+        for line in [
+            "| collapsed | 2 | 0.00850 ± 0.00071 | 0.8750 ± 0.0000 | 0.8000 ± 0.0000 | 3.00 ± 0.00 | 90.00 ± 0.00 | \
+             20.00 ± 0.00 | 61 ± 0 |",
+            "| PCA-32 | 2 | 0.01500 ± 0.00000 |",
+            "Not trained yet: ae.",
+            "| rae-l2-gmm10 | 10000 | 25.50 | 0.500 | 0.250 |",
+            "| residual | 0.8500 | 0.900 | 0.800 |",
+            "| column means | 1.0000 |",
+        ] {
+            assert!(page.contains(line), "{line}\n{page}");
+        }
+    }
+}
