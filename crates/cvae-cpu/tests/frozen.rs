@@ -197,14 +197,19 @@ fn the_largest_sums_do_not_saturate() {
         bias: vec![0.0; units],
     };
     for zero in [0, 127] {
-        let model = FrozenModel { encoder: vec![layer(inputs, units, zero)], decoder: vec![layer(units, inputs, zero)] };
+        let model =
+            FrozenModel { encoder: vec![layer(inputs, units, zero)], decoder: vec![layer(units, inputs, zero)] };
         let value = if zero == 0 { 127.0 } else { -127.0 };
         let sum = 127.0 * value * inputs as f32;
         for level in levels() {
             let frozen = Frozen::new(&model, level).unwrap();
             let codes = run(&frozen, 2, Entry::Encode, &vec![value; 9 * inputs], 9);
             let expected = |unit: usize| if unit.is_multiple_of(2) { sum } else { -sum };
-            assert!(codes.iter().enumerate().all(|(i, code)| *code == expected(i % units)), "{level}: {:?}", &codes[..4]);
+            assert!(
+                codes.iter().enumerate().all(|(i, code)| *code == expected(i % units)),
+                "{level}: {:?}",
+                &codes[..4]
+            );
         }
     }
 }
@@ -273,10 +278,7 @@ fn misuse_is_refused() {
     assert!(matches!(model.quantize(&[f32::INFINITY; 6]), Err(FreezeError::Value { .. })));
     let bytes = model.quantize(&[0.5; 6]).unwrap();
     assert!(matches!(bytes.quantize(&[0.5; 6]), Err(FreezeError::NotF32)));
-    assert!(matches!(
-        Frozen::new(&model, Level::best()).unwrap().workspace(100_000),
-        Err(FreezeError::Compile(_))
-    ));
+    assert!(matches!(Frozen::new(&model, Level::best()).unwrap().workspace(100_000), Err(FreezeError::Compile(_))));
 
     type Spoil = fn(&mut FrozenModel);
     let spoils: [(&str, Spoil); 8] = [

@@ -28,6 +28,10 @@ struct Info {
 /// # Errors
 /// A file of the run that cannot be used.
 pub(crate) fn run(args: &InfoArgs) -> Result<()> {
+    #[cfg(feature = "cpu")]
+    if args.run.is_file() {
+        return frozen(args);
+    }
     if !args.run.is_dir() {
         bail!("{}: there is no such run folder", args.run.display());
     }
@@ -63,5 +67,38 @@ pub(crate) fn run(args: &InfoArgs) -> Result<()> {
     if let Some(loss) = info.train_loss {
         rows.push(("training loss".to_owned(), output::figure(loss)));
     }
+    output::table(&rows)
+}
+
+/// What is known about a frozen model.
+#[cfg(feature = "cpu")]
+#[derive(Serialize)]
+struct Frozen {
+    file: String,
+    precision: &'static str,
+    width: usize,
+    latent: usize,
+    layers: usize,
+    config: Config,
+}
+
+/// Reads and verifies a frozen model and shows what it says.
+#[cfg(feature = "cpu")]
+fn frozen(args: &InfoArgs) -> Result<()> {
+    let frozen = cvae::FrozenAutoencoder::read(&args.run)?;
+    let model = frozen.model();
+    let info = Frozen {
+        file: args.run.display().to_string(),
+        precision: model.precision().name(),
+        width: model.width(),
+        latent: model.latent(),
+        layers: model.layers().count(),
+        config: frozen.config().clone(),
+    };
+    if args.json {
+        return output::json(&info);
+    }
+    let mut rows = vec![("frozen model".to_owned(), info.file), ("precision".to_owned(), info.precision.to_owned())];
+    rows.extend(settings(&info.config));
     output::table(&rows)
 }

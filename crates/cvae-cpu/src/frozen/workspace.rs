@@ -119,11 +119,7 @@ impl Workspace {
         let widths = self.packed.widths(entry);
         let rows = input.len() / widths.0;
         if input.len() != rows * widths.0 || rows == 0 {
-            return Err(RunError::Length {
-                what: "the input",
-                expected: rows.max(1) * widths.0,
-                found: input.len(),
-            });
+            return Err(RunError::Length { what: "the input", expected: rows.max(1) * widths.0, found: input.len() });
         }
         if out.len() != rows * widths.1 {
             return Err(RunError::Length { what: "the output", expected: rows * widths.1, found: out.len() });

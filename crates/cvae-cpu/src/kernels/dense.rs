@@ -84,22 +84,17 @@ unsafe fn tile<S: Simd, const MR: usize, const NR: usize>(q: &Dense, row: usize,
     }
 }
 
-/// Turns the sums of all rows, `NR` vectors of outputs from `panel`, into results.
+/// Turns the sums of all rows, `panels` panels of outputs from `panel`, into results.
 #[inline(always)]
-unsafe fn finish<S: Simd, const NR: usize>(q: &Dense, panel: usize) {
-    let first = panel * 2 * S::LANES;
-    let whole = first + NR * S::LANES <= q.units;
+unsafe fn finish<S: Simd>(q: &Dense, panel: usize, panels: usize) {
+    let (first, vectors) = (panel * 2 * S::LANES, 2 * panels);
     // SAFETY: as for the tile; nothing is written beyond the layer's outputs.
     unsafe {
         each_activation!(q.activation, A => for row in 0..q.rows {
             let y = q.y.add(row * q.y_stride + first);
-            for j in 0..NR {
-                let v = value::<S>(A, S::load(q.sums.add((row * NR + j) * S::LANES)));
-                if whole {
-                    S::store(y.add(j * S::LANES), v);
-                } else if first + j * S::LANES < q.units {
-                    write::<S>(y.add(j * S::LANES), q.units - first - j * S::LANES, v);
-                }
+            for at in (0..vectors * S::LANES).step_by(S::LANES).take_while(|at| first + at < q.units) {
+                let v = value::<S>(A, S::load(q.sums.add(row * vectors * S::LANES + at)));
+                write::<S>(y.add(at), q.units - first - at, v);
             }
         });
     }
@@ -131,18 +126,21 @@ pub(crate) unsafe fn dense<S: Simd>(q: &Dense) {
     // SAFETY: every tile lies inside the rows and panels.
     unsafe {
         // One or two rows have too few sums in a panel to hide the latency of an addition: take more panels.
-        while q.rows <= 2 && end - panel >= 4 / q.rows {
-            match q.rows {
-                1 => {
-                    tile::<S, 1, 8>(q, 0, panel, whole);
-                    finish::<S, 8>(q, panel);
-                }
-                _ => {
-                    tile::<S, 2, 4>(q, 0, panel, whole);
-                    finish::<S, 4>(q, panel);
-                }
+        while q.rows == 1 && panel < end {
+            let panels = (end - panel).min(4);
+            match panels {
+                1 => tile::<S, 1, 2>(q, 0, panel, whole),
+                2 => tile::<S, 1, 4>(q, 0, panel, whole),
+                3 => tile::<S, 1, 6>(q, 0, panel, whole),
+                _ => tile::<S, 1, 8>(q, 0, panel, whole),
             }
-            panel += 4 / q.rows;
+            finish::<S>(q, panel, panels);
+            panel += panels;
+        }
+        while q.rows == 2 && end - panel >= 2 {
+            tile::<S, 2, 4>(q, 0, panel, whole);
+            finish::<S>(q, panel, 2);
+            panel += 2;
         }
         // A single tile of rows meets each weight once: blocks would only add traffic.
         let block = if q.rows <= S::TILE { q.inputs } else { BLOCK };
@@ -156,7 +154,7 @@ pub(crate) unsafe fn dense<S: Simd>(q: &Dense) {
                 }
                 start += span.depth;
             }
-            finish::<S, 2>(q, panel);
+            finish::<S>(q, panel, 1);
         }
     }
 }

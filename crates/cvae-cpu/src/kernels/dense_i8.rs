@@ -14,6 +14,7 @@ use crate::simd::portable::Portable;
 
 /// Adding it rounds `|v| < 2²²` to the nearest integer, ties to even, and leaves that integer in the low bits.
 const ROUND: f32 = 12_582_912.0;
+
 /// How real values become bytes: `q = clamp(round(inverse · v + zero), 0, 127)`.
 #[derive(Clone, Copy)]
 pub(crate) struct Quantizer {

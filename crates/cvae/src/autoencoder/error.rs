@@ -63,6 +63,16 @@ pub enum ModelError {
     /// The feature scaling does not fit the rows.
     #[error(transparent)]
     Scaling(#[from] ScalingError),
+    /// The model cannot be frozen.
+    #[cfg(feature = "cpu")]
+    #[error(transparent)]
+    Freeze(#[from] cvae_cpu::FreezeError),
+    /// A frozen model on another backend than the CPU's.
+    #[error("`{name}` cannot run a frozen model: that takes a CPU backend")]
+    FrozenBackend {
+        /// The backend asked for.
+        name: String,
+    },
     /// A file of the run cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

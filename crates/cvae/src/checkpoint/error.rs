@@ -216,6 +216,21 @@ pub enum CheckpointError {
         /// The contradiction.
         what: &'static str,
     },
+    /// A file of tensors that holds no frozen model.
+    #[error("{}: not a frozen model, as `cvae freeze` writes one", path.display())]
+    NotFrozen {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The numbers in a file make no frozen model.
+    #[cfg(feature = "cpu")]
+    #[error("{}: not a usable frozen model: {source}", path.display())]
+    Frozen {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: cvae_cpu::FreezeError,
+    },
     /// The run was begun on other rows.
     #[error("{}: the run was begun on other data: the rows of `{data}` differ", path.display())]
     OtherData {

@@ -10,12 +10,16 @@
 
 mod error;
 mod folder;
+#[cfg(feature = "cpu")]
+mod frozen;
 mod model;
 mod state;
 mod tensors;
 
 pub use error::CheckpointError;
 pub use folder::{Existing, RunFolder};
+#[cfg(feature = "cpu")]
+pub(crate) use frozen::{read_frozen, write_frozen};
 pub use model::Model;
 pub(crate) use state::metrics_lines;
 pub use state::{Best, StateFile, TrainingState};

@@ -40,6 +40,9 @@ pub(crate) enum Elements<'a> {
     F32(&'a [f32]),
     /// Bytes.
     U8(&'a [u8]),
+    /// Signed bytes.
+    #[cfg(feature = "cpu")]
+    I8(&'a [i8]),
 }
 
 impl Elements<'_> {
@@ -47,6 +50,8 @@ impl Elements<'_> {
         match self {
             Self::F32(_) => Dtype::F32,
             Self::U8(_) => Dtype::U8,
+            #[cfg(feature = "cpu")]
+            Self::I8(_) => Dtype::I8,
         }
     }
 
@@ -54,6 +59,8 @@ impl Elements<'_> {
         match self {
             Self::F32(values) => values.len() as u64 * 4,
             Self::U8(values) => values.len() as u64,
+            #[cfg(feature = "cpu")]
+            Self::I8(values) => values.len() as u64,
         }
     }
 
@@ -61,6 +68,17 @@ impl Elements<'_> {
     fn write(self, out: &mut dyn Write) -> io::Result<()> {
         match self {
             Self::U8(values) => out.write_all(values),
+            #[cfg(feature = "cpu")]
+            Self::I8(values) => {
+                let mut block = [0; BLOCK];
+                for values in values.chunks(BLOCK) {
+                    for (byte, value) in block.iter_mut().zip(values) {
+                        [*byte] = value.to_le_bytes();
+                    }
+                    out.write_all(&block[..values.len()])?;
+                }
+                Ok(())
+            }
             Self::F32(values) => {
                 let mut block = [0; BLOCK];
                 for values in values.chunks(BLOCK / 4) {
@@ -271,7 +289,7 @@ impl TensorFile {
         }
     }
 
-    /// Reads a tensor of bytes.
+    /// Reads a tensor of bytes, signed ones in two's complement.
     pub(crate) fn read_u8(&mut self, name: &str) -> Result<Vec<u8>, CheckpointError> {
         let mut out = vec![];
         self.blocks(name, |block| out.extend_from_slice(block))?;
