@@ -3,7 +3,7 @@
 //! At a kink (relu at 0, an absolute error at 0, …) rounding decides between two slopes. Two precisions can
 //! only be compared away from them, so the suite draws parameters until every value keeps its distance.
 
-use cvae_core::{Activation, Latent, LayerSpec, Noise, Part, Plan, Reconstruction, Stream};
+use cvae_core::{Activation, Latent, Noise, Part, Plan, Reconstruction, Stream};
 
 /// Where a batch is evaluated.
 pub(crate) struct Point<'a> {
@@ -54,12 +54,12 @@ impl Point<'_> {
     fn part(&self, part: Part, input: &[f64], features: &mut Vec<f64>, margin: &mut f64) -> Vec<f64> {
         let mut value = input.to_vec();
         for (index, layer) in self.plan.spec.layers(part).iter().enumerate() {
-            let LayerSpec::Dense { activation, .. } = layer;
+            let activation = layer.activation();
             let linear = self.affine(&format!("{part}.{}", 2 * index), &value);
             if matches!(activation, Activation::Relu | Activation::LeakyRelu | Activation::Elu) {
                 *margin = linear.iter().fold(*margin, |margin, a| margin.min(a.abs()));
             }
-            *features = std::mem::replace(&mut value, linear.iter().map(|a| activate(*activation, *a)).collect());
+            *features = std::mem::replace(&mut value, linear.iter().map(|a| activate(activation, *a)).collect());
         }
         value
     }
@@ -71,7 +71,8 @@ impl Point<'_> {
         };
         let dot = |weights: &[f32]| weights.iter().zip(input).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
         let rows = tensor("weight").chunks_exact(input.len());
-        rows.zip(tensor("bias")).map(|(weights, bias)| f64::from(*bias) + dot(weights)).collect()
+        let biases = tensor("bias").iter().copied().chain(std::iter::repeat(0.0));
+        rows.zip(biases).map(|(weights, bias)| f64::from(bias) + dot(weights)).collect()
     }
 }
 

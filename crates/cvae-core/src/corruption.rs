@@ -103,7 +103,10 @@ impl Corruption {
                 share(value)?;
                 match patch {
                     Some(Patch { size, width: image, channels })
-                        if size == 0 || image == 0 || channels == 0 || !width.is_multiple_of(image * channels) =>
+                        if size == 0
+                            || image == 0
+                            || channels == 0
+                            || !width.is_multiple_of(image.saturating_mul(channels)) =>
                     {
                         Err(SpecError::Patch { size, image, channels, width })
                     }

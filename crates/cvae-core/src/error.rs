@@ -130,6 +130,22 @@ pub enum SpecError {
     /// A sampled code has no largest elements to keep.
     #[error("`top_k` does not go with a variational latent term")]
     TopKSampled,
+    /// More linear layers at the end of the encoder than make sense.
+    #[error("{layers} linear layers at the end of the encoder, at most {max} are supported")]
+    LinearCode {
+        /// Layers asked for.
+        layers: usize,
+        /// Most that are supported.
+        max: usize,
+    },
+    /// Parameters of another model.
+    #[error("the model has {expected} parameters, got {found}")]
+    ParamCount {
+        /// Parameters of the model.
+        expected: usize,
+        /// Parameters given.
+        found: usize,
+    },
     /// `max_rows` of zero.
     #[error("a plan must allow at least one row per batch")]
     ZeroRows,

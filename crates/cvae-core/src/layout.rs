@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::program::ParamId;
 use crate::rng::{Noise, Stream, unit};
-use crate::spec::{LayerSpec, ModelSpec, Part};
+use crate::spec::{ModelSpec, Part};
 
 /// What a parameter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,10 +91,10 @@ impl ParamLayout {
         for part in [Part::Encoder, Part::Decoder] {
             let layers = spec.layers(part);
             for (index, layer) in layers.iter().enumerate() {
-                let LayerSpec::Dense { units, .. } = layer;
-                layout.push_dense(&format!("{part}.{}", 2 * index), part, shape.size(), *units);
+                let (inputs, units) = (shape.size(), layer.units());
+                layout.push_dense(&format!("{part}.{}", 2 * index), part, (inputs, units), layer.has_bias());
                 if variational && part == Part::Encoder && index + 1 == layers.len() {
-                    layout.push_dense("logvar", part, shape.size(), *units);
+                    layout.push_dense("logvar", part, (inputs, units), true);
                 }
                 shape = layer.output(&shape);
             }
@@ -102,10 +102,10 @@ impl ParamLayout {
         layout
     }
 
-    fn push_dense(&mut self, name: &str, part: Part, fan_in: usize, fan_out: usize) {
-        for (suffix, shape, role) in
-            [("weight", vec![fan_out, fan_in], ParamRole::Weight), ("bias", vec![fan_out], ParamRole::Bias)]
-        {
+    fn push_dense(&mut self, name: &str, part: Part, (fan_in, fan_out): (usize, usize), bias: bool) {
+        let weight = ("weight", vec![fan_out, fan_in], ParamRole::Weight);
+        let bias = bias.then(|| ("bias", vec![fan_out], ParamRole::Bias));
+        for (suffix, shape, role) in [weight].into_iter().chain(bias) {
             let offset = self.len();
             self.params.push(Param { name: format!("{name}.{suffix}"), shape, offset, role, part, fan_in, fan_out });
         }

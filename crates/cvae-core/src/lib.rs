@@ -21,6 +21,7 @@ pub mod backend;
 pub mod columns;
 pub mod corruption;
 pub mod error;
+pub mod fold;
 pub mod layout;
 mod listing;
 mod lower;
@@ -42,6 +43,7 @@ pub use backend::{
 pub use columns::{ColumnGroup, ColumnKind};
 pub use corruption::{Corruption, Patch};
 pub use error::{CompileError, DeviceError, RunError, SpecError, Unsupported, VerifyError, VerifyRule};
+pub use fold::fold_linear;
 pub use layout::{Initializer, Param, ParamLayout, ParamRole};
 pub use objective::{Jacobian, KlBound, Latent, Objective, Reconstruction, Term};
 pub use op::Op;

@@ -91,13 +91,32 @@ pub enum LayerSpec {
         /// Activation of the output.
         activation: Activation,
     },
+    /// `W·x` with `W` of shape `[units, input]`: no bias, no activation. Several in a row are one linear map,
+    /// which [`crate::fold_linear`] multiplies out.
+    Linear {
+        /// Output width.
+        units: usize,
+    },
 }
 
 impl LayerSpec {
     /// The shape of this layer's output for an input of shape `input`.
     pub fn output(&self, _input: &Shape) -> Shape {
+        Shape::flat(self.units())
+    }
+
+    /// Width of this layer's output.
+    pub fn units(&self) -> usize {
         match self {
-            Self::Dense { units, .. } => Shape::flat(*units),
+            Self::Dense { units, .. } | Self::Linear { units } => *units,
+        }
+    }
+
+    /// Whether the layer has a bias.
+    pub fn has_bias(&self) -> bool {
+        match self {
+            Self::Dense { .. } => true,
+            Self::Linear { .. } => false,
         }
     }
 
@@ -105,6 +124,7 @@ impl LayerSpec {
     pub fn activation(&self) -> Activation {
         match self {
             Self::Dense { activation, .. } => *activation,
+            Self::Linear { .. } => Activation::Identity,
         }
     }
 }
@@ -125,6 +145,9 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// Most layers that [`ModelSpec::with_linear_code`] appends.
+    pub const MAX_LINEAR_CODE: usize = 64;
+
     /// A multilayer perceptron with the encoder widths `widths` (input first, code last) and the mirrored
     /// decoder. Hidden layers use `activation`, the code is linear, the reconstruction uses `output`.
     ///
@@ -163,6 +186,21 @@ impl ModelSpec {
         };
         spec.validate()?;
         Ok(spec)
+    }
+
+    /// The model with `layers` square linear layers at the end of the encoder, which bias training towards codes
+    /// of low rank (Jing, Zbontar & LeCun, "Implicit Rank-Minimizing Autoencoder", NeurIPS 2020).
+    ///
+    /// # Errors
+    /// More than [`ModelSpec::MAX_LINEAR_CODE`] layers, or more than [`MAX_PARAMS`] parameters.
+    pub fn with_linear_code(mut self, layers: usize) -> Result<Self, SpecError> {
+        if layers > Self::MAX_LINEAR_CODE {
+            return Err(SpecError::LinearCode { layers, max: Self::MAX_LINEAR_CODE });
+        }
+        let units = self.latent();
+        self.encoder.extend(std::iter::repeat_n(LayerSpec::Linear { units }, layers));
+        self.validate()?;
+        Ok(self)
     }
 
     /// Width of the input row.
@@ -214,7 +252,8 @@ impl ModelSpec {
                 if output.size() == 0 {
                     return Err(SpecError::ZeroWidth { part, layer: index + 1 });
                 }
-                params = params.saturating_add(shape.size().saturating_add(1).saturating_mul(output.size()));
+                let inputs = shape.size().saturating_add(usize::from(layer.has_bias()));
+                params = params.saturating_add(inputs.saturating_mul(output.size()));
                 shape = output;
             }
         }

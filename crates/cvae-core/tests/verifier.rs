@@ -1,8 +1,8 @@
 //! Each rule of the verifier, broken on purpose.
 
 use cvae_core::{
-    Activation, Graph, ModelSpec, Objective, Op, OptimizerSpec, ParamId, ParamLayout, Plan, Shape, ValueId,
-    VerifyError, VerifyRule,
+    Activation, ColumnGroup, ColumnKind, Corruption, Graph, Jacobian, ModelSpec, Objective, Op, OptimizerSpec, ParamId,
+    ParamLayout, Plan, Shape, ValueId, VerifyError, VerifyRule,
 };
 
 /// A training graph with every op but the collapsed prior, and its layout.
@@ -117,6 +117,53 @@ fn parameters_that_do_not_fit() {
         let Op::ParamNorm { params, .. } = op else { unreachable!() };
         params.push(ParamId(77));
     });
+}
+
+#[test]
+fn tables_of_columns_and_positions_that_do_not_fit() {
+    let spec = ModelSpec::mlp(&[7, 5, 3], Activation::Tanh, Activation::Identity).unwrap();
+    let objective = Objective {
+        columns: vec![ColumnGroup::new(ColumnKind::Numeric, 3), ColumnGroup::new(ColumnKind::Categorical, 4)],
+        top_k: Some(2),
+        jacobian: Jacobian::Contractive { weight: 1.0 },
+        ..Objective::denoising(Corruption::Permutation { share: 0.5 })
+    };
+    let plan = Plan::new(spec, objective, OptimizerSpec::default(), 0, 4).unwrap();
+    let graph = plan.program.train;
+    assert_eq!(graph.verify(&plan.params), Ok(()));
+    let breaks = |name: &str, expected: usize, found: usize, corrupt: &dyn Fn(&mut Op)| {
+        let mut wrong = graph.clone();
+        let index = position(&wrong, name);
+        corrupt(&mut wrong.ops[index]);
+        let rule = VerifyRule::Columns { expected, found };
+        assert_eq!(wrong.verify(&plan.params), Err(VerifyError { op: index, rule }));
+    };
+    let shorten = |op: &mut Op| match op {
+        Op::Mask { units, .. } | Op::Permute { units, .. } => units.truncate(6),
+        Op::MixedReconstruction { columns, .. } => columns.truncate(1),
+        _ => unreachable!(),
+    };
+    breaks("mask", 6, 7, &shorten);
+    breaks("permute", 6, 7, &shorten);
+    breaks("mixed_reconstruction", 3, 7, &shorten);
+    for wrong in [0, 4] {
+        breaks("top_k", wrong, 3, &|op| {
+            let Op::TopK { k, .. } = op else { unreachable!() };
+            *k = wrong;
+        });
+    }
+    breaks("unit_vector", 4, 3, &|op| {
+        let Op::UnitVector { index, .. } = op else { unreachable!() };
+        *index = 3;
+    });
+
+    // A further pair of a weight's gradient has the weight's sizes.
+    let mut wrong = graph.clone();
+    let index = position(&wrong, "linear_grad_weight");
+    let Op::LinearGradWeight { extra, input, grad, .. } = &mut wrong.ops[index] else { unreachable!() };
+    extra.push((*grad, *input));
+    let error = wrong.verify(&plan.params).unwrap_err();
+    assert!(error.op == index && matches!(error.rule, VerifyRule::Size { .. }), "{error}");
 }
 
 #[test]

@@ -238,7 +238,8 @@ fn an_epoch_keeps_its_short_last_batch() {
 
 #[test]
 fn losses_are_weighted_by_rows_and_drained() {
-    let plan = case(Objective::collapsed(0.5, 0.1), 4).plan(OptimizerSpec::sgd(0.01, 0.0));
+    let objective = Objective { decoder_l2: 0.1, ..Objective::collapsed_gradient_penalty(0.5, 0.2) };
+    let plan = case(objective, 4).plan(OptimizerSpec::sgd(0.01, 0.0));
     let mut model = compile(&plan);
     let rows = uniform_rows(4, WIDTH, 3);
     let mut sums = [0.0; Term::COUNT];

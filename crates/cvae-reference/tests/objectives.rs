@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use common::{Case, columns, compile, state, wide};
 use cvae_core::{
-    Activation, Batch, Corruption, Entry, Initializer, Jacobian, Latent, ModelSpec, Objective, OptimizerSpec,
-    ParamLayout, Patch, Plan, Reconstruction, State, Term,
+    Activation, Batch, Corruption, Entry, Initializer, Jacobian, Latent, LayerSpec, ModelSpec, Objective,
+    OptimizerSpec, ParamLayout, Patch, Plan, Reconstruction, State, Term, fold_linear,
 };
 use cvae_reference::{Draw, direct_loss, finite_difference};
 
@@ -140,9 +140,7 @@ fn evaluate(spec: &ModelSpec, objective: Objective, params: &[f32], rows: &[f32]
 fn the_contractive_term_of_one_sigmoid_layer() {
     let (width, latent) = (6, 4);
     let mut spec = ModelSpec::mlp(&[width, latent], Activation::Identity, Activation::Identity).unwrap();
-    if let cvae_core::LayerSpec::Dense { activation, .. } = &mut spec.encoder[0] {
-        *activation = Activation::Sigmoid;
-    }
+    spec.encoder[0] = LayerSpec::Dense { units: latent, activation: Activation::Sigmoid };
     let layout = ParamLayout::new(&spec, false);
     let params = layout.initial(Initializer::Torch, 3);
     let rows = common::uniform_rows(3, width, 8);
@@ -358,5 +356,32 @@ fn a_draw_names_the_noise() {
     assert_eq!(loss(draw), loss(draw));
     for other in [Draw { seed: 4, ..draw }, Draw { epoch: 2, ..draw }, Draw { first_row: 8, ..draw }] {
         assert_ne!(loss(other), loss(draw));
+    }
+}
+
+/// Linear layers train like any other, and multiplied out they are the same function.
+#[test]
+fn linear_codes_train_and_fold() {
+    for objective in [Objective::ae(), Objective::vae(0.3), Objective::contractive(0.2)] {
+        let spec = ModelSpec::mlp_pair(&[7, 5, 3], &[3, 6, 7], Activation::Gelu, Activation::Identity);
+        let spec = spec.unwrap().with_linear_code(2).unwrap();
+        let case = Case { spec: spec.clone(), objective: objective.clone(), rows: 4, seed: 3 };
+        assert!(error(&case) < 1e-8, "{objective:?}");
+
+        let variational = objective.latent.is_variational();
+        let params = ParamLayout::new(&spec, variational).initial(Initializer::Torch, 5);
+        let (folded, short) = fold_linear(&spec, variational, &params).unwrap();
+        assert_eq!(folded.encoder.len(), if variational { 3 } else { 2 });
+        let outputs = [(spec, params), (folded, short)].map(|(spec, params)| {
+            let plan = Plan::new(spec, objective.clone(), OptimizerSpec::default(), 3, 4).unwrap();
+            let mut model = compile(&Arc::new(plan));
+            model.write(State::Params, &params).unwrap();
+            let mut out = vec![0.0; 28];
+            model.infer_f64(Entry::Reconstruct, &case.batch(), &mut out).unwrap();
+            out
+        });
+        for (deep, folded) in outputs[0].iter().zip(&outputs[1]) {
+            assert!((deep - folded).abs() < 1e-6, "{deep} against {folded}");
+        }
     }
 }

@@ -4,8 +4,8 @@ mod common;
 
 use common::{Case, activations, cases, compile, state};
 use cvae_core::{
-    Activation, Algorithm, Batch, Executable, Latent, LayerSpec, ModelSpec, Objective, OptimizerSpec, Reconstruction,
-    Schedule, Shape, State,
+    Activation, Algorithm, Batch, Corruption, Executable, Jacobian, Latent, LayerSpec, ModelSpec, Objective,
+    OptimizerSpec, Reconstruction, Schedule, Shape, State,
 };
 use proptest::prelude::*;
 
@@ -128,10 +128,26 @@ proptest! {
     /// A term of weight 0 equals its absence bit for bit, over several steps.
     #[test]
     fn a_weight_of_zero_is_absence(case in cases()) {
-        let with = |latent| Case { objective: Objective { latent, ..case.objective.clone() }, ..case.clone() };
         let optimizer = OptimizerSpec::adam(0.01);
-        let absent = trained(&with(Latent::None), optimizer);
-        prop_assert_eq!(trained(&with(Latent::Collapsed { beta: 0.0 }), optimizer), absent);
+        let with = |objective| trained(&Case { objective, ..case.clone() }, optimizer);
+        let plain = Objective {
+            latent: Latent::None,
+            jacobian: Jacobian::None,
+            corruption: Corruption::None,
+            ..case.objective.clone()
+        };
+        let absent = with(plain.clone());
+        for latent in
+            [Latent::Collapsed { beta: 0.0 }, Latent::Sparse { weight: 0.0 }, Latent::Mmd { weight: 0.0 }]
+        {
+            prop_assert_eq!(&with(Objective { latent, ..plain.clone() }), &absent);
+        }
+        for jacobian in [Jacobian::GradientPenalty { weight: 0.0 }, Jacobian::Contractive { weight: 0.0 }] {
+            prop_assert_eq!(&with(Objective { jacobian, ..plain.clone() }), &absent);
+        }
+        for corruption in [Corruption::Gaussian { std: 0.0 }, Corruption::Permutation { share: 0.0 }] {
+            prop_assert_eq!(&with(Objective { corruption, ..plain.clone() }), &absent);
+        }
     }
 
     /// Optimisers that must coincide bit for bit where one generalises the other.

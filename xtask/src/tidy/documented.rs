@@ -6,13 +6,16 @@ use crate::source;
 const DOCUMENT: &str = "docs/MATH.md";
 
 /// Files of the core crate and the enums in them whose variants have a formula.
-const ENUMS: [(&str, &str); 6] = [
+const ENUMS: [(&str, &str); 9] = [
     ("crates/cvae-core/src/spec.rs", "Activation"),
     ("crates/cvae-core/src/objective.rs", "Reconstruction"),
     ("crates/cvae-core/src/objective.rs", "Latent"),
+    ("crates/cvae-core/src/objective.rs", "Jacobian"),
+    ("crates/cvae-core/src/corruption.rs", "Corruption"),
+    ("crates/cvae-core/src/columns.rs", "ColumnKind"),
     ("crates/cvae-core/src/optimizer.rs", "Algorithm"),
     ("crates/cvae-core/src/optimizer.rs", "Schedule"),
-    ("crates/cvae-core/src/program.rs", "Op"),
+    ("crates/cvae-core/src/op.rs", "Op"),
 ];
 
 /// Every variant of those enums appears in the document under its name in files.
@@ -43,17 +46,22 @@ mod tests {
     fn tree(document: &str) -> Tree {
         Tree::of(&[
             ("crates/cvae-core/src/spec.rs", "pub enum Activation { Relu, LeakyRelu }"),
-            ("crates/cvae-core/src/objective.rs", "pub enum Reconstruction { L1 }\npub enum Latent { Free }"),
+            (
+                "crates/cvae-core/src/objective.rs",
+                "pub enum Reconstruction { L1 }\npub enum Latent { Free }\npub enum Jacobian { Contractive }",
+            ),
+            ("crates/cvae-core/src/corruption.rs", "pub enum Corruption { Masked }"),
+            ("crates/cvae-core/src/columns.rs", "pub enum ColumnKind { Binary }"),
             (
                 "crates/cvae-core/src/optimizer.rs",
                 "pub enum Algorithm { Adam }\npub enum Schedule { Cosine { a: u8 } }",
             ),
-            ("crates/cvae-core/src/program.rs", "pub enum Op { Linear { input: u8 }, Update }"),
+            ("crates/cvae-core/src/op.rs", "pub enum Op { Linear { input: u8 }, Update }"),
             (DOCUMENT, document),
         ])
     }
 
-    const WHOLE: &str = "`relu`, `leaky_relu`, `l1`, `free`, `adam`, `cosine`, `linear`, `update`";
+    const WHOLE: &str = "`relu`, `leaky_relu`, `l1`, `free`, `contractive`, `masked`, `binary`, `adam`, `cosine`, `linear`, `update`";
 
     #[test]
     fn a_whole_document_passes() {

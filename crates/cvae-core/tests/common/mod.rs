@@ -65,7 +65,7 @@ pub fn jacobians() -> impl Strategy<Value = Jacobian> {
 pub fn models() -> impl Strategy<Value = (ModelSpec, Objective)> {
     let hidden = || proptest::collection::vec((1usize..20, activations()), 0..4);
     let input = proptest::collection::vec(1usize..5, 1..4);
-    let ends = (prop_oneof![1usize..9, Just(17)], activations(), activations());
+    let ends = (prop_oneof![1usize..9, Just(17)], activations(), activations(), 0usize..3);
     let terms = (reconstructions(), latents(), prop_oneof![Just(0.0), 1e-6..10.0]);
     let kinds = [ColumnKind::Numeric, ColumnKind::Binary, ColumnKind::Categorical];
     let parts = (
@@ -77,7 +77,7 @@ pub fn models() -> impl Strategy<Value = (ModelSpec, Objective)> {
         proptest::option::of(proptest::sample::select(kinds.to_vec())),
     );
     (input, hidden(), hidden(), ends, terms, parts).prop_map(|(input, encoder, decoder, ends, terms, parts)| {
-        let (latent, code, output) = ends;
+        let (latent, code, output, linear) = ends;
         let (reconstruction, latent_term, decoder_l2) = terms;
         let (corruption, jacobian, missing, top_k, sigma_floor, columns) = parts;
         let input = Shape::new(input);
@@ -110,7 +110,8 @@ pub fn models() -> impl Strategy<Value = (ModelSpec, Objective)> {
             hidden.into_iter().chain([last]).map(|(units, activation)| dense(units, activation)).collect()
         };
         let (encoder, decoder) = (stack(encoder, (latent, code)), stack(decoder, (width, output)));
-        (ModelSpec { input, encoder, decoder }, objective)
+        let spec = ModelSpec { input, encoder, decoder };
+        (spec.with_linear_code(linear).expect("a few parameters more"), objective)
     })
 }
 

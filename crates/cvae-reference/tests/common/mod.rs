@@ -174,6 +174,7 @@ pub fn cases() -> impl Strategy<Value = Case> {
             encoder: stack(encoder, (latent, code)),
             decoder: stack(decoder, (width, output)),
         };
+        let spec = spec.with_linear_code(if variant == 2 { 2 } else { 0 }).expect("a few parameters more");
         Case { spec, objective, rows, seed }
     })
 }
