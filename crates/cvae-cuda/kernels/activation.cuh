@@ -42,3 +42,18 @@ DEVICE float activate_grad(unsigned activation, float saved) {
   default: return 1.f;
   }
 }
+
+// The second derivative, from the same saved value.
+DEVICE float activate_grad_grad(unsigned activation, float saved) {
+  switch (activation) {
+  case ELU: return saved > 0.f ? 0.f : saved + 1.f;
+  case GELU: return INV_SQRT_2_PI * expf(-0.5f * saved * saved) * (2.f - saved * saved);
+  case SILU: {
+    const float s = sigmoid(saved);
+    return s * (1.f - s) * (2.f + saved * (1.f - 2.f * s));
+  }
+  case TANH: return -2.f * saved * (1.f - saved * saved);
+  case SIGMOID: return saved * (1.f - saved) * (1.f - 2.f * saved);
+  default: return 0.f;
+  }
+}

@@ -5,10 +5,13 @@
 #include "noise.cu"
 #include "reconstruction.cu"
 #include "latent.cu"
+#include "corruption.cu"
+#include "mixed.cu"
 #include "optimizer.cu"
 #include "pointwise.cuh"
 #include "linear.cu"
 #include "gather.cu"
+#include "coupled.cu"
 
 template <class Precision> DEVICE void run_tile(const Task &task, const Step &step, int tile) {
   switch (task.kind) {
@@ -19,6 +22,9 @@ template <class Precision> DEVICE void run_tile(const Task &task, const Step &st
   case POINTWISE: pointwise_tile(task, step, tile); break;
   case GATHER: gather_tile(task, step, tile); break;
   case SQUARED_NORM: squared_norm_tile(task, tile); break;
+  case SIGMA_SLOPE: sigma_slope(task, step); break;
+  case KL_SLOPES: kl_slopes(task, step); break;
+  case DISCREPANCY: discrepancy_row(task, step, tile); break;
   default: finish_step(task, step);
   }
 }

@@ -26,6 +26,24 @@ DEVICE float kl_logvar(float logvar, float &loss) {
   return logvar_inside(logvar) ? 0.5f * excess : 0.f;
 }
 
+// `|x|`, the share of a sparse code's penalty; its derivative is the sign, 0 at 0.
+DEVICE float absolute(float x, float &loss) {
+  loss += fabsf(x);
+  return x > 0.f ? 1.f : x < 0.f ? -1.f : x;
+}
+
+// Whether element `column` is among the `k` of its row's `width` with the largest magnitudes; of equal ones the
+// lower column goes first.
+DEVICE bool among_largest(const float *row, int width, int column, unsigned k) {
+  const unsigned own = float_bits(load(row + column)) & 0x7fffffffu; // magnitudes order as their bits do
+  unsigned before = 0;
+  for (int other = 0; other < width; ++other) {
+    const unsigned bits = float_bits(load(row + other)) & 0x7fffffffu;
+    before += bits > own || (bits == own && other < column);
+  }
+  return before < k;
+}
+
 DEVICE float reparameterize(float mean, float logvar, float noise) {
   return mean + expf(0.5f * clamp_logvar(logvar)) * noise;
 }

@@ -172,12 +172,15 @@ DEVICE void product_tile(const Task &task, const Step &step, int tile) {
   const int warp_column = warp / ROW_WARPS % COLUMN_WARPS * Tile::WARP_COLUMNS;
   float *stages = shared_memory();
 
-  const int slices = divide_up(depth, Tile::SLICE);
+  // Further pairs of operands lengthen the sums: their slices follow those of the first.
+  const int pair_slices = divide_up(depth, Tile::SLICE), slices = pair_slices * (1 + (int)task.pair_count);
   auto fetch = [&](int slice) {
     if (slice < slices) {
+      const int pair = slice / pair_slices, k0 = (slice - pair * pair_slices) * Tile::SLICE;
+      const Pair operands = pair == 0 ? Pair{task.a, task.b} : task.pairs[pair - 1];
       float *stage = stages + slice % Tile::STAGES * STAGE;
-      A::fetch(stage, task.a, task.lda, row0, rows, slice * Tile::SLICE, depth);
-      B::fetch(stage + A::SIZE, task.b, task.ldb, column0, task.columns, slice * Tile::SLICE, depth);
+      A::fetch(stage, operands.a, task.lda, row0, rows, k0, depth);
+      B::fetch(stage + A::SIZE, operands.b, task.ldb, column0, task.columns, k0, depth);
     }
     copy_async_commit(); // an empty group keeps the count of groups equal to the count of slices
   };

@@ -75,10 +75,26 @@ DEVICE float normal(unsigned radius, unsigned angle, bool second) {
   return exact_mul(r, second ? y : x);
 }
 
+// Block `block` of the random words of a batch row.
+DEVICE Words row_words(const Step &step, unsigned stream, int row, unsigned block) {
+  const unsigned id = step.ids ? step.ids[row] : step.first_row + (unsigned)row;
+  return philox(block, id, step.epoch, stream, step.seed);
+}
+
+// The random word of unit `unit` of a batch row: word `unit mod 4` of block `unit / 4`.
+DEVICE unsigned unit_word(const Step &step, unsigned stream, int row, unsigned unit) {
+  const Words words = row_words(step, stream, row, unit / 4u);
+  return unit & 2u ? (unit & 1u ? words.w[3] : words.w[2]) : (unit & 1u ? words.w[1] : words.w[0]);
+}
+
+// The random sign of one element of a batch row: −1 if its word's highest bit is set.
+DEVICE float random_sign(const Step &step, unsigned stream, int row, int column) {
+  return unit_word(step, stream, row, (unsigned)column) >> 31 ? -1.f : 1.f;
+}
+
 // The noise of one element of a batch row: element `column` comes from block `column / 4` of the row.
 DEVICE float noise(const Step &step, unsigned stream, int row, int column) {
-  const unsigned id = step.ids ? step.ids[row] : step.first_row + (unsigned)row;
-  const Words words = philox((unsigned)column / 4u, id, step.epoch, stream, step.seed);
+  const Words words = row_words(step, stream, row, (unsigned)column / 4u);
   const bool upper = column & 2;
   return normal(words.w[upper ? 2 : 0], words.w[upper ? 3 : 1], column & 1);
 }

@@ -65,7 +65,7 @@ DEVICE double partial_sum(const double *partials, int count) {
 // Adds the terms of the finished step to the accumulator.
 DEVICE void finish_step(const Task &task, const Step &step) {
   LossState &state = *reinterpret_cast<LossState *>(task.partials);
-  double terms[TERMS] = {0.0, 0.0, 0.0};
+  double terms[TERMS] = {};
   for (unsigned i = 0; i < task.count; ++i) {
     const Task &source = task.tasks[i];
     if (source.kind == FINISH_STEP || !source.partials || source.weight == 0.0) continue;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cvae_core::{Backend, BackendId, CompileError, DeviceInfo, Executable, Graph, Op, Plan, Stream, Unsupported};
+use cvae_core::{Backend, BackendId, CompileError, DeviceInfo, Executable, Graph, Op, Plan, Unsupported};
 
 use crate::detect::{self, DetectError};
 use crate::driver::{Device, Module};
@@ -185,17 +185,13 @@ impl Backend for CudaBackend {
         info(&self.device)
     }
 
-    /// Every op must have a kernel, and arrays must be small enough for the kernels' 32-bit indices.
+    /// Every op has a kernel; arrays must be small enough for the kernels' 32-bit indices.
     fn supports(&self, plan: &Plan) -> Result<(), Unsupported> {
         let limit = |what: &'static str, asked: usize| match asked <= i32::MAX as usize {
             true => Ok(()),
             false => Err(Unsupported::TooLarge { backend: self.id().to_string(), what, max: i32::MAX as usize, asked }),
         };
         let program = &plan.program;
-        let mut ops = program.graphs().into_iter().flat_map(|graph| &graph.ops);
-        if let Some(op) = ops.find(|op| !has_kernel(op)) {
-            return Err(Unsupported::Op { backend: self.id().to_string(), op: op.to_string() });
-        }
         let widest = |graph: &Graph| graph.values.iter().map(|shape| leading(shape.size())).max().unwrap_or(0);
         let widest = widest(&program.train).max(widest(&program.reconstruct));
         limit("elements of a batch's widest value", plan.max_rows.saturating_mul(widest))?;
@@ -204,42 +200,5 @@ impl Backend for CudaBackend {
 
     fn compile(&self, plan: Arc<Plan>) -> Result<Box<dyn Executable>, CompileError> {
         Ok(Box::new(self.compile_here(plan)?))
-    }
-}
-
-/// Whether this backend computes `op`.
-fn has_kernel(op: &Op) -> bool {
-    match op {
-        Op::Noise { stream, .. } => *stream == Stream::Reparameterize,
-        Op::Reconstruction { weights, .. } => weights.is_none(),
-        Op::LinearGradWeight { extra, .. } => extra.is_empty(),
-        Op::Linear { .. }
-        | Op::Act { .. }
-        | Op::Reparameterize { .. }
-        | Op::CollapsedPrior { .. }
-        | Op::KlDivergence { .. }
-        | Op::ParamNorm { .. }
-        | Op::ActGrad { .. }
-        | Op::ReparameterizeGrad { .. }
-        | Op::LinearGradInput { .. }
-        | Op::AddScaled { .. }
-        | Op::Update => true,
-        Op::Mask { .. }
-        | Op::Erase { .. }
-        | Op::Permute { .. }
-        | Op::Observe { .. }
-        | Op::Multiply { .. }
-        | Op::TopK { .. }
-        | Op::TopKGrad { .. }
-        | Op::SigmaReconstruction { .. }
-        | Op::MixedReconstruction { .. }
-        | Op::MixedOutput { .. }
-        | Op::KlBounded { .. }
-        | Op::CodeL1 { .. }
-        | Op::Mmd { .. }
-        | Op::Signs { .. }
-        | Op::UnitVector { .. }
-        | Op::JacobianNorm { .. }
-        | Op::ActGradGrad { .. } => false,
     }
 }

@@ -474,9 +474,7 @@ impl Executable for CudaExecutable {
         let [LossState { steps, rows, sums, last, bad_step, bad_term }] = state;
         let term = Term::ALL.get(bad_term as usize).copied().unwrap_or(Term::Reconstruction);
         let non_finite = (bad_step != 0).then_some(NonFinite { step: bad_step, term });
-        // The kernels have no Jacobian terms.
-        let terms = |[reconstruction, latent, decoder_l2]: [f64; 3]| [reconstruction, latent, decoder_l2, 0.0];
-        Ok(Losses { steps, rows, sums: terms(sums), last: terms(last), non_finite })
+        Ok(Losses { steps, rows, sums, last, non_finite })
     }
 
     fn synchronize(&mut self) -> Result<(), RunError> {

@@ -6,7 +6,7 @@ use crate::driver::{Buffer, Driven, Stream};
 use crate::layout::{PaddedLayout, leading};
 use crate::lower::{Extent, Operand, TaskSpec};
 use crate::schedule;
-use crate::task::{BIAS_TILE, LossState, NORM_TILES, POINTWISE_TILE, Phase, Point, Task, TaskKind, norm_tile};
+use crate::task::{BIAS_TILE, LossState, NORM_TILES, POINTWISE_TILE, Pair, Phase, Point, Task, TaskKind, norm_tile};
 
 /// The model's state on the device: four padded buffers of one layout, and the loss accumulator.
 #[derive(Debug)]
@@ -73,7 +73,56 @@ pub(crate) struct Program {
     /// Per phase: its tasks and the most tiles it can have.
     pub(crate) launches: Vec<(Phase, usize)>,
     choices: Vec<KernelChoice>,
-    _partials: Buffer<f64>,
+    _auxiliary: Auxiliary,
+}
+
+/// Memory that the tasks of a program use besides the values: partial sums, what tasks found of the whole batch,
+/// tables of constants, and operands of further products.
+#[derive(Debug)]
+struct Auxiliary {
+    partials: Buffer<f64>,
+    scratch: Buffer<f32>,
+    tables: Buffer<u32>,
+    pairs: Buffer<Pair>,
+    /// Per task: where its parts begin.
+    first: Vec<First>,
+}
+
+/// The first elements of one task in [`Auxiliary`].
+#[derive(Clone, Copy, Debug, Default)]
+struct First {
+    partial: usize,
+    scratch: usize,
+    table: usize,
+    pair: usize,
+}
+
+impl Auxiliary {
+    /// Allocates for tasks with so many tiles each, and uploads the constants.
+    fn new(stream: &Stream, specs: &[TaskSpec], tiles: &[usize]) -> Driven<Self> {
+        let mut next = First::default();
+        let mut first = vec![];
+        let mut words = vec![];
+        // Partial sums lie in task order, so that the norms of one clipping are neighbours.
+        for (spec, tiles) in specs.iter().zip(tiles) {
+            first.push(next);
+            next.partial += if spec.has_partials() { *tiles } else { 0 };
+            next.scratch += spec.scratch();
+            next.pair += spec.pairs.len();
+            words.extend(spec.points.iter().flat_map(|point| &point.table));
+            next.table = words.len();
+        }
+        let device = &stream.device;
+        let tables = Buffer::new(device, words.len(), "the tables of columns")?;
+        stream.upload(&tables, 0, &words)?;
+        Ok(Self {
+            partials: Buffer::new(device, next.partial, "partial sums")?,
+            scratch: Buffer::new(device, next.scratch, "sums over the batch")?,
+            tables,
+            pairs: Buffer::new(device, next.pair, "the operands of products")?,
+            first,
+        })
+    }
 }
 
 impl Program {
@@ -91,19 +140,22 @@ impl Program {
         order.sort_by_key(|index| phase_of[*index]);
 
         let tiles: Vec<usize> = specs.iter().map(|spec| most_tiles(spec, values.rows)).collect();
-        // Partial sums lie in task order, so that the norms of one clipping are neighbours.
-        let mut partials_len = 0;
-        let mut first_partial = vec![0; specs.len()];
-        for (index, spec) in specs.iter().enumerate().filter(|(_, spec)| spec.has_partials()) {
-            first_partial[index] = partials_len;
-            partials_len += if spec.has_partials() { tiles[index] } else { 0 };
-        }
-        let partials = Buffer::<f64>::new(device, partials_len, "partial sums")?;
+        let auxiliary = Auxiliary::new(stream, specs, &tiles)?;
         let tasks = Buffer::<Task>::new(device, specs.len(), "the tasks")?;
+        let addresses = {
+            let mut addresses = vec![0; specs.len()];
+            for (position, &index) in order.iter().enumerate() {
+                addresses[index] = tasks.address(position);
+            }
+            addresses
+        };
 
-        let binder =
-            Binder { plan, state, values, specs, partials: &partials, first_partial: &first_partial, tiles: &tiles };
+        let binder = Binder { plan, state, values, specs, auxiliary: &auxiliary, tiles: &tiles, addresses: &addresses };
         let bound: Vec<Task> = order.iter().map(|index| binder.bind(*index, tasks.address(0))).collect();
+        let pairs = specs.iter().flat_map(|spec| &spec.pairs);
+        let pairs: Vec<Pair> =
+            pairs.map(|(a, b)| Pair { a: binder.address(Some(*a)), b: binder.address(Some(*b)) }).collect();
+        stream.upload(&auxiliary.pairs, 0, &pairs)?;
         stream.upload(&tasks, 0, &bound)?;
 
         let mut launches: Vec<(Phase, usize)> = vec![];
@@ -120,7 +172,7 @@ impl Program {
         let phases = Buffer::new(device, table.len(), "the phases")?;
         stream.upload(&phases, 0, &table)?;
         let choices = order.iter().map(|index| choice(&specs[*index], phase_of[*index])).collect();
-        Ok(Self { tasks, phases, launches, choices, _partials: partials })
+        Ok(Self { tasks, phases, launches, choices, _auxiliary: auxiliary })
     }
 
     /// Ops and kernels, in the order in which they run.
@@ -140,6 +192,9 @@ fn choice(spec: &TaskSpec, phase: usize) -> KernelChoice {
         TaskKind::Gather => "gather".to_owned(),
         TaskKind::SquaredNorm => "squared_norm".to_owned(),
         TaskKind::FinishStep => "finish_step".to_owned(),
+        TaskKind::SigmaSlope => "sigma_slope".to_owned(),
+        TaskKind::KlSlopes => "kl_slopes".to_owned(),
+        TaskKind::Discrepancy => "discrepancy".to_owned(),
     };
     KernelChoice { op: spec.ops.join("; "), kernel: format!("{kernel}, phase {phase}") }
 }
@@ -154,7 +209,8 @@ fn most_tiles(spec: &TaskSpec, max_rows: usize) -> usize {
         TaskKind::GradBias => spec.columns.div_ceil(BIAS_TILE),
         TaskKind::Pointwise | TaskKind::Gather => (rows * leading(spec.columns)).div_ceil(POINTWISE_TILE),
         TaskKind::SquaredNorm => spec.columns.div_ceil(norm_tile(spec.columns)).min(NORM_TILES),
-        TaskKind::FinishStep => 1,
+        TaskKind::Discrepancy => rows,
+        TaskKind::FinishStep | TaskKind::SigmaSlope | TaskKind::KlSlopes => 1,
     }
 }
 
@@ -171,9 +227,10 @@ struct Binder<'a> {
     state: &'a ModelState,
     values: &'a Values,
     specs: &'a [TaskSpec],
-    partials: &'a Buffer<f64>,
-    first_partial: &'a [usize],
+    auxiliary: &'a Auxiliary,
     tiles: &'a [usize],
+    /// Per task: its address.
+    addresses: &'a [u64],
 }
 
 impl Binder<'_> {
@@ -191,8 +248,14 @@ impl Binder<'_> {
             a: self.address(spec.a),
             b: self.address(spec.b),
             points: spec.points.len() as u32,
+            pair_count: spec.pairs.len() as u32,
+            bound: spec.bound,
+            variant: spec.variant,
             ..Task::default()
         };
+        let first = self.auxiliary.first[index];
+        task.pairs = self.auxiliary.pairs.address(first.pair);
+        let mut table = first.table;
         for (point, spec) in task.point.iter_mut().zip(&spec.points) {
             *point = Point {
                 op: spec.op as u32,
@@ -202,17 +265,24 @@ impl Binder<'_> {
                 operands: spec.operands.map(|operand| self.address(operand)),
                 store: self.address(spec.store),
             };
+            if !spec.table.is_empty() {
+                point.operands[2] = self.auxiliary.tables.address(table);
+                table += spec.table.len();
+            }
         }
         if spec.has_partials() {
-            task.partials = self.partials.address(self.first_partial[index]);
+            task.partials = self.auxiliary.partials.address(first.partial);
+        }
+        if let Some(measured) = spec.measured_by {
+            task.tasks = self.addresses[measured];
         }
         if let Some(loss) = spec.loss {
             task.weight = loss.weight;
             task.term = loss.term.index() as u32;
             task.per_row = u32::from(loss.per_row);
         }
-        if let (Some(&first), Some(clip_norm)) = (spec.clip_by.first(), self.plan.optimizer.clip_norm) {
-            task.clip_partials = self.partials.address(self.first_partial[first]);
+        if let (Some(&norm), Some(clip_norm)) = (spec.clip_by.first(), self.plan.optimizer.clip_norm) {
+            task.clip_partials = self.auxiliary.partials.address(self.auxiliary.first[norm].partial);
             task.clip_norm = clip_norm;
             task.count = spec.clip_by.iter().map(|norm| self.tiles[*norm] as u32).sum();
         }
@@ -230,7 +300,7 @@ impl Binder<'_> {
             Some(Operand::Param(id) | Operand::Moment1(id) | Operand::Moment2(id) | Operand::Grad(id)) => {
                 self.state.layout.get(id).width
             }
-            Some(Operand::Partials(_) | Operand::Losses) | None => 0,
+            Some(Operand::Partials(_) | Operand::Scratch(_) | Operand::Losses) | None => 0,
         };
         leading(width) as i32
     }
@@ -247,7 +317,8 @@ impl Binder<'_> {
             Some(Operand::Moment1(id)) => param(&self.state.moment1, id),
             Some(Operand::Moment2(id)) => param(&self.state.moment2, id),
             Some(Operand::Grad(id)) => param(&self.state.grads, id),
-            Some(Operand::Partials(task)) => self.partials.address(self.first_partial[task]),
+            Some(Operand::Partials(task)) => self.auxiliary.partials.address(self.auxiliary.first[task].partial),
+            Some(Operand::Scratch(task)) => self.auxiliary.scratch.address(self.auxiliary.first[task].scratch),
             Some(Operand::Losses) => self.state.losses.address(0),
         }
     }

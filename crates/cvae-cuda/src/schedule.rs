@@ -13,6 +13,7 @@ impl Access {
     fn new(index: usize, tasks: &[TaskSpec]) -> Self {
         let task = &tasks[index];
         let mut reads: Vec<Operand> = [task.a, task.b].into_iter().flatten().collect();
+        reads.extend(task.pairs.iter().flat_map(|(a, b)| [*a, *b]));
         let mut writes = vec![];
         for point in &task.points {
             let operands = point.operands.iter().flatten();
@@ -25,7 +26,7 @@ impl Access {
         if task.has_partials() {
             writes.push(Operand::Partials(index));
         }
-        reads.extend(task.clip_by.iter().map(|norm| Operand::Partials(*norm)));
+        reads.extend(task.clip_by.iter().chain(&task.measured_by).map(|other| Operand::Partials(*other)));
         if task.kind == TaskKind::FinishStep {
             writes.push(Operand::Losses);
             let terms = tasks.iter().enumerate().filter(|(_, task)| task.loss.is_some());

@@ -1,5 +1,7 @@
 //! The structures that the kernels read, field by field as in `kernels/task.cuh`.
 
+use cvae_core::Term;
+
 use crate::driver::Plain;
 
 /// Most points of a task.
@@ -17,6 +19,9 @@ pub(crate) enum TaskKind {
     Gather = 5,
     SquaredNorm = 6,
     FinishStep = 7,
+    SigmaSlope = 8,
+    KlSlopes = 9,
+    Discrepancy = 10,
 }
 
 /// Shape of a matrix product's output tiles.
@@ -55,6 +60,31 @@ pub(crate) enum PointOp {
     AddScaled = 11,
     Update = 12,
     Keep = 13,
+    Mask = 14,
+    Erase = 15,
+    Permute = 16,
+    Observe = 17,
+    Observed = 18,
+    Multiply = 19,
+    TopK = 20,
+    TopKGrad = 21,
+    CodeL1 = 22,
+    Signs = 23,
+    UnitVector = 24,
+    JacobianNorm = 25,
+    ActivateGradGrad = 26,
+    SquaredError = 27,
+    SigmaGrad = 28,
+    MixedGrad = 29,
+    MixedOutput = 30,
+}
+
+/// The operands of a further product.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct Pair {
+    pub(crate) a: u64,
+    pub(crate) b: u64,
 }
 
 /// An elementwise operation with its operands' addresses.
@@ -84,14 +114,18 @@ pub(crate) struct Task {
     pub(crate) a: u64,
     pub(crate) b: u64,
     pub(crate) tasks: u64,
+    pub(crate) pairs: u64,
     pub(crate) partials: u64,
     pub(crate) clip_partials: u64,
     pub(crate) weight: f64,
     pub(crate) clip_norm: f64,
+    pub(crate) bound: f64,
     pub(crate) count: u32,
     pub(crate) term: u32,
     pub(crate) per_row: u32,
     pub(crate) points: u32,
+    pub(crate) pair_count: u32,
+    pub(crate) variant: u32,
     pub(crate) point: [Point; MAX_POINTS],
 }
 
@@ -141,14 +175,16 @@ pub(crate) struct Step {
 pub(crate) struct LossState {
     pub(crate) steps: u64,
     pub(crate) rows: u64,
-    pub(crate) sums: [f64; 3],
-    pub(crate) last: [f64; 3],
+    pub(crate) sums: [f64; Term::COUNT],
+    pub(crate) last: [f64; Term::COUNT],
     pub(crate) bad_step: u64,
     pub(crate) bad_term: u64,
 }
 
 // SAFETY: `repr(C)` structures of integers and floats without padding; every bit pattern is a value.
 unsafe impl Plain for Task {}
+// SAFETY: as above.
+unsafe impl Plain for Pair {}
 // SAFETY: as above.
 unsafe impl Plain for Phase {}
 // SAFETY: as above.
@@ -177,12 +213,13 @@ mod tests {
     fn structures_have_the_kernels_layout() {
         assert_eq!(size_of::<Point>(), 48);
         assert_eq!(offset_of!(Task, a), 32);
-        assert_eq!(offset_of!(Task, weight), 72);
-        assert_eq!(offset_of!(Task, point), 104);
-        assert_eq!(size_of::<Task>(), 104 + MAX_POINTS * 48);
+        assert_eq!(offset_of!(Task, pairs), 56);
+        assert_eq!(offset_of!(Task, weight), 80);
+        assert_eq!(offset_of!(Task, point), 128);
+        assert_eq!(size_of::<Task>(), 128 + MAX_POINTS * 48);
         assert_eq!(size_of::<Phase>(), 8);
         assert_eq!(offset_of!(Step, update), 64);
         assert_eq!(size_of::<Step>(), 96);
-        assert_eq!(size_of::<LossState>(), 80);
+        assert_eq!(size_of::<LossState>(), 96);
     }
 }

@@ -6,7 +6,9 @@ mod common;
 use std::sync::Arc;
 
 use common::{Turn, backend, fingerprint, model, plan, rows, start, variational};
-use cvae_core::{Activation, Backend, Batch, OptimizerSpec, Plan, Rows, epoch_order};
+use cvae_core::{
+    Activation, Backend, Batch, Corruption, Jacobian, Latent, Objective, OptimizerSpec, Plan, Rows, epoch_order,
+};
 use cvae_cuda::{CudaBackend, CudaConfig, LaunchPath, Precision};
 use cvae_cuda_emu::Options;
 
@@ -34,17 +36,36 @@ fn train(backend: &dyn Backend, plan: &Arc<Plan>) -> Vec<u32> {
 
 #[test]
 fn every_schedule_and_path_gives_the_same_bits() {
-    let plan = small_plan();
     for precision in Precision::ALL {
-        let mut expected = None;
-        for seed in 0..6 {
-            for path in PATHS {
-                let early_streams = seed % 3 == 0;
-                let _turn = Turn::new(Options { seed, early_streams, ..Options::default() });
-                let found = train(&backend(precision, path), &plan);
-                let expected = expected.get_or_insert_with(|| found.clone());
-                assert!(found == *expected, "{precision}, {path}, seed {seed}");
-            }
+        same_bits(&small_plan(), precision);
+    }
+    for plan in many_terms() {
+        same_bits(&plan, Precision::F32);
+    }
+}
+
+/// Objectives that together have every kind of task.
+fn many_terms() -> [Arc<Plan>; 3] {
+    let discrepancy = Objective {
+        corruption: Corruption::Permutation { share: 0.5 },
+        jacobian: Jacobian::Contractive { weight: 0.01 },
+        ..Objective::wae_mmd(1.0)
+    };
+    let sigma = Objective { sigma_floor: Some(1e-2), missing: true, ..Objective::top_k(3) };
+    let bounded = Objective { latent: Latent::FreeBits { beta: 0.5, floor: 0.01 }, ..Objective::default() };
+    [discrepancy, sigma, bounded]
+        .map(|objective| plan(model(37, 18, 5, Activation::Tanh), objective, OptimizerSpec::adamw(1e-2, 0.1), 5))
+}
+
+fn same_bits(plan: &Arc<Plan>, precision: Precision) {
+    let mut expected = None;
+    for seed in 0..6 {
+        for path in PATHS {
+            let early_streams = seed % 3 == 0;
+            let _turn = Turn::new(Options { seed, early_streams, ..Options::default() });
+            let found = train(&backend(precision, path), plan);
+            let expected = expected.get_or_insert_with(|| found.clone());
+            assert!(found == *expected, "{precision}, {path}, seed {seed}, {:?}", plan.objective);
         }
     }
 }

@@ -11,7 +11,7 @@ mod common;
 mod planted {
     use std::sync::Arc;
 
-    use cvae_core::{Activation, Executable, Objective, OptimizerSpec, Plan, Rows, RunError, State};
+    use cvae_core::{Activation, Executable, Latent, Objective, OptimizerSpec, Plan, Rows, RunError, State};
     use cvae_cuda::{LaunchPath, Precision};
     use cvae_cuda_emu::{Options, Site, SiteKind};
     use libtest_mimic::{Failed, Trial};
@@ -26,10 +26,26 @@ mod planted {
     /// Small ragged models that together reach every call site: sums over several slices, every kind of task.
     fn plans() -> Vec<Arc<Plan>> {
         let clipped = OptimizerSpec { clip_norm: Some(0.01), ..OptimizerSpec::adam(1e-2) };
-        vec![
+        [
             plan(model(273, 18, 5, Activation::Tanh), variational(), clipped, 7),
             plan(model(6, 5, 3, Activation::Relu), Objective::default(), OptimizerSpec::sgd(0.1, 0.9), 7),
         ]
+        .into_iter()
+        .chain(coupled())
+        .collect()
+    }
+
+    /// Objectives with terms of the whole batch, one for each task that looks at it.
+    fn coupled() -> impl Iterator<Item = Arc<Plan>> {
+        let sigma = Objective { sigma_floor: Some(1e-2), missing: true, ..Objective::default() };
+        let capacity = Latent::Capacity { gamma: 0.5, capacity: 1.0 };
+        // More dimensions than a warp has lanes.
+        let bits = Latent::FreeBits { beta: 0.5, floor: 0.01 };
+        let latent = |latent| Objective { latent, ..Objective::ae() };
+        let objectives = [(sigma, 3), (latent(capacity), 3), (latent(bits), 35), (Objective::wae_mmd(2.0), 5)];
+        objectives.into_iter().map(|(objective, latent)| {
+            plan(model(6, 5, latent, Activation::Relu), objective, OptimizerSpec::sgd(0.1, 0.9), 7)
+        })
     }
 
     /// Trains for two epochs, the last batch of each being short, and returns the state's bits.

@@ -122,13 +122,18 @@ pub(crate) fn fingerprint(executable: &mut dyn Executable) -> Vec<u32> {
 
 /// Checks values, gradients and one update of `plan` on a batch of `count` rows against the reference.
 pub(crate) fn agrees(precision: Precision, path: LaunchPath, plan: &Arc<Plan>, count: usize) {
+    agrees_on(precision, path, plan, &rows(count, plan.spec.width()));
+}
+
+/// As [`agrees`], on the rows `data`.
+pub(crate) fn agrees_on(precision: Precision, path: LaunchPath, plan: &Arc<Plan>, data: &[f32]) {
     let backend = backend(precision, path);
     let mut cuda = start(&backend, plan);
     let mut reference = start(&ReferenceBackend, plan);
-    let data = rows(count, plan.spec.width());
-    let batch = Batch::host(&data);
+    let batch = Batch::host(data);
     let limit = tolerance(precision);
-    let what = format!("{precision} {path} {count} rows, {:?}", plan.spec);
+    let count = data.len() / plan.spec.width();
+    let what = format!("{precision} {path} {count} rows, {:?}, {:?}", plan.spec, plan.objective);
 
     cuda.gradients(&batch).expect("gradients");
     reference.gradients(&batch).expect("gradients");

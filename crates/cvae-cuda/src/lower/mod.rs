@@ -1,130 +1,16 @@
 //! From a core graph to tasks: one task per matrix product or reduction, the elementwise ops fused into the task
 //! that makes their operand.
 
-use cvae_core::{Algorithm, Graph, Op, ParamId, Plan, Reconstruction, Term, ValueId};
+mod coupled;
+mod elementwise;
+mod spec;
+
+use cvae_core::{Algorithm, Graph, Op, ParamId, Plan, Term, ValueId};
 
 use crate::layout::PaddedLayout;
 use crate::task::{MAX_POINTS, PointOp, TaskKind, TileShape};
 
-/// Memory that tasks read and write; also the unit in which their order is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operand {
-    /// A value of the graph, `rows × width`.
-    Value(ValueId),
-    /// A parameter.
-    Param(ParamId),
-    /// Its first moment.
-    Moment1(ParamId),
-    /// Its second moment.
-    Moment2(ParamId),
-    /// Its gradient.
-    Grad(ParamId),
-    /// The partial sums of a task.
-    Partials(usize),
-    /// The loss accumulator.
-    Losses,
-}
-
-/// A length that is fixed, or the number of rows of the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Extent {
-    Batch,
-    Fixed(usize),
-}
-
-/// One elementwise operation of a task.
-#[derive(Clone, Debug)]
-pub(crate) struct PointSpec {
-    pub(crate) op: PointOp,
-    pub(crate) variant: u32,
-    pub(crate) scale: f64,
-    pub(crate) other: f64,
-    pub(crate) operands: [Option<Operand>; 3],
-    /// Where the running value goes afterwards.
-    pub(crate) store: Option<Operand>,
-}
-
-impl PointSpec {
-    fn new(op: PointOp) -> Self {
-        Self { op, variant: 0, scale: 1.0, other: 0.0, operands: [None; 3], store: None }
-    }
-
-    fn with(mut self, operands: &[Operand]) -> Self {
-        for (slot, operand) in self.operands.iter_mut().zip(operands) {
-            *slot = Some(*operand);
-        }
-        self
-    }
-
-    fn variant(mut self, variant: u32) -> Self {
-        self.variant = variant;
-        self
-    }
-
-    fn scale(mut self, scale: f64) -> Self {
-        self.scale = scale;
-        self
-    }
-
-    fn storing(mut self, operand: Operand) -> Self {
-        self.store = Some(operand);
-        self
-    }
-}
-
-/// What the partial sums of a task are.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct LossSpec {
-    pub(crate) term: Term,
-    /// Factor of the sum in the loss.
-    pub(crate) weight: f64,
-    /// Whether the term is a mean over rows.
-    pub(crate) per_row: bool,
-}
-
-/// One task, with symbolic operands.
-#[derive(Clone, Debug)]
-pub(crate) struct TaskSpec {
-    /// The ops it computes, as the program prints them.
-    pub(crate) ops: Vec<String>,
-    pub(crate) kind: TaskKind,
-    pub(crate) shape: TileShape,
-    pub(crate) rows: Extent,
-    pub(crate) columns: usize,
-    pub(crate) depth: Extent,
-    pub(crate) a: Option<Operand>,
-    pub(crate) b: Option<Operand>,
-    pub(crate) points: Vec<PointSpec>,
-    pub(crate) loss: Option<LossSpec>,
-    /// Whether it leaves partial sums of squared gradients.
-    pub(crate) measures_norm: bool,
-    /// Tasks whose partial sums give the norm that this task clips by.
-    pub(crate) clip_by: Vec<usize>,
-}
-
-impl TaskSpec {
-    fn new(kind: TaskKind, rows: Extent, columns: usize, op: String) -> Self {
-        Self {
-            ops: vec![op],
-            kind,
-            shape: TileShape::Small,
-            rows,
-            columns,
-            depth: Extent::Fixed(1),
-            a: None,
-            b: None,
-            points: vec![],
-            loss: None,
-            measures_norm: false,
-            clip_by: vec![],
-        }
-    }
-
-    /// Whether the task writes partial sums.
-    pub(crate) fn has_partials(&self) -> bool {
-        self.loss.is_some() || self.measures_norm
-    }
-}
+pub(crate) use spec::{Extent, LossSpec, Operand, PointSpec, TaskSpec};
 
 /// What becomes of the parameter gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +57,7 @@ pub(crate) fn append_apply(plan: &Plan, layout: &PaddedLayout, tasks: &mut Vec<T
         for param in params() {
             norms.push(tasks.len());
             let mut task = norm_task(layout, param, Operand::Grad(param), format!("clip {param}"));
-            task.measures_norm = true;
+            task.measures = true;
             tasks.push(task);
         }
     }
@@ -282,8 +168,8 @@ impl<'a> Lowering<'a> {
                 task.b = Some(Operand::Param(weight));
                 self.push(task, PointSpec::new(PointOp::Keep), output);
             }
-            Op::LinearGradWeight { input, grad, weight, bias, decay, .. } => {
-                self.grad_weight(&text, input, grad, weight, decay);
+            Op::LinearGradWeight { input, grad, weight, bias, decay, ref extra } => {
+                self.grad_weight(&text, (input, grad), extra, weight, decay);
                 if let Some(bias) = bias {
                     self.grad_bias(&text, grad, bias, decay);
                 }
@@ -295,92 +181,28 @@ impl<'a> Lowering<'a> {
                     self.tasks.push(task);
                 }
             }
-            Op::Noise { stream, output } => {
-                let task = TaskSpec::new(TaskKind::Pointwise, Extent::Batch, self.graph.size(output), text);
-                self.push(task, PointSpec::new(PointOp::Noise).variant(stream as u32), output);
+            Op::Noise { .. } | Op::Signs { .. } | Op::UnitVector { .. } | Op::Mask { .. } => {
+                self.source_op(op, &text);
             }
+            Op::TopK { .. } | Op::MixedReconstruction { .. } | Op::MixedOutput { .. } => self.row_op(op, &text),
+            Op::SigmaReconstruction { .. } | Op::KlBounded { .. } | Op::Mmd { .. } => self.coupled_op(op, &text),
             Op::Update => {}
             Op::Act { .. }
             | Op::Reparameterize { .. }
             | Op::Reconstruction { .. }
             | Op::CollapsedPrior { .. }
             | Op::KlDivergence { .. }
+            | Op::CodeL1 { .. }
             | Op::ActGrad { .. }
+            | Op::ActGradGrad { .. }
             | Op::ReparameterizeGrad { .. }
-            | Op::AddScaled { .. } => self.elementwise_op(op, &text),
-            Op::Mask { .. }
+            | Op::JacobianNorm { .. }
+            | Op::TopKGrad { .. }
+            | Op::Observe { .. }
             | Op::Erase { .. }
             | Op::Permute { .. }
-            | Op::Observe { .. }
             | Op::Multiply { .. }
-            | Op::TopK { .. }
-            | Op::TopKGrad { .. }
-            | Op::SigmaReconstruction { .. }
-            | Op::MixedReconstruction { .. }
-            | Op::MixedOutput { .. }
-            | Op::KlBounded { .. }
-            | Op::CodeL1 { .. }
-            | Op::Mmd { .. }
-            | Op::Signs { .. }
-            | Op::UnitVector { .. }
-            | Op::JacobianNorm { .. }
-            | Op::ActGradGrad { .. } => unreachable!("{text} is refused by `supports`"),
-        }
-    }
-
-    fn elementwise_op(&mut self, op: &Op, text: &str) {
-        let new = PointSpec::new;
-        let latent = |beta: f64| Some(LossSpec { term: Term::Latent, weight: beta, per_row: true });
-        match *op {
-            Op::Act { activation, input, output } => {
-                self.elementwise(text, input, &[], new(PointOp::Activate).variant(activation as u32), None, output);
-            }
-            Op::ActGrad { activation, saved, grad, output } => {
-                let point = new(PointOp::ActivateGrad).variant(activation as u32);
-                self.elementwise(text, grad, &[saved], point, None, output);
-            }
-            Op::Reconstruction { kind, prediction, target, grad, .. } => {
-                let (variant, parameter) = match kind {
-                    Reconstruction::MseSum => (0, 0.0),
-                    Reconstruction::MseMean => (1, 1.0 / self.graph.size(prediction) as f64),
-                    Reconstruction::Bce => (2, 0.0),
-                    Reconstruction::L1 => (3, 0.0),
-                    Reconstruction::Huber { delta } => (4, delta),
-                };
-                let point = new(PointOp::ReconstructionGrad).variant(variant).scale(parameter);
-                let loss = LossSpec { term: Term::Reconstruction, weight: 1.0, per_row: true };
-                self.elementwise(text, prediction, &[target], point, Some(loss), grad);
-            }
-            Op::CollapsedPrior { beta, code, grad, output } => {
-                let point = new(PointOp::CollapsedPrior).scale(beta);
-                self.elementwise(text, grad, &[code], point, latent(beta), output);
-            }
-            Op::KlDivergence { beta, mean, logvar, mean_grad, logvar_grad, mean_output, logvar_output } => {
-                let point = new(PointOp::KlLogvar).scale(beta);
-                self.elementwise(text, logvar_grad, &[logvar], point, latent(beta), logvar_output);
-                let point = new(PointOp::KlMean).scale(beta);
-                self.elementwise(text, mean_grad, &[mean], point, latent(beta), mean_output);
-            }
-            Op::Reparameterize { mean, logvar, noise, output } => {
-                self.elementwise(text, noise, &[mean, logvar], new(PointOp::Reparameterize), None, output);
-            }
-            Op::ReparameterizeGrad { grad, logvar, noise, output } => {
-                self.elementwise(text, grad, &[logvar, noise], new(PointOp::ReparameterizeGrad), None, output);
-            }
-            Op::AddScaled { a, b, scale, output } => {
-                let point = new(PointOp::AddScaled);
-                match self.fits(b, &[a], &None) {
-                    true => {
-                        let point = PointSpec { scale, other: 1.0, ..point };
-                        self.elementwise(text, b, &[a], point, None, output);
-                    }
-                    false => {
-                        let point = PointSpec { scale: 1.0, other: scale, ..point };
-                        self.elementwise(text, a, &[b], point, None, output);
-                    }
-                }
-            }
-            _ => unreachable!("{text} is not elementwise"),
+            | Op::AddScaled { .. } => self.elementwise_op(op, &text),
         }
     }
 
@@ -404,7 +226,7 @@ impl<'a> Lowering<'a> {
             return false;
         };
         let earlier = |value: &ValueId| self.defined[value.index()].is_some_and(|defined| defined <= task);
-        let one_term = loss.is_none() || self.tasks[task].loss.is_none();
+        let one_term = loss.is_none() || !self.tasks[task].has_partials();
         self.tasks[task].points.len() < MAX_POINTS && one_term && others.iter().all(earlier)
     }
 
@@ -426,14 +248,7 @@ impl<'a> Lowering<'a> {
                 self.is_tail[running.index()] = false;
                 index
             }
-            None => {
-                let mut task =
-                    TaskSpec::new(TaskKind::Pointwise, Extent::Batch, self.graph.size(output), String::new());
-                task.ops.clear();
-                task.points.push(PointSpec::new(PointOp::Load).with(&[self.read(running)]));
-                self.tasks.push(task);
-                self.tasks.len() - 1
-            }
+            None => self.load(running),
         };
         let task = &mut self.tasks[index];
         task.points.push(point);
@@ -445,7 +260,23 @@ impl<'a> Lowering<'a> {
         self.is_tail[output.index()] = true;
     }
 
-    fn grad_weight(&mut self, text: &str, input: ValueId, grad: ValueId, weight: ParamId, decay: f64) {
+    /// Appends a task that loads the value, and returns its index.
+    fn load(&mut self, value: ValueId) -> usize {
+        let mut task = TaskSpec::new(TaskKind::Pointwise, Extent::Batch, self.graph.size(value), String::new());
+        task.ops.clear();
+        task.points.push(PointSpec::new(PointOp::Load).with(&[self.read(value)]));
+        self.tasks.push(task);
+        self.tasks.len() - 1
+    }
+
+    fn grad_weight(
+        &mut self,
+        text: &str,
+        (input, grad): (ValueId, ValueId),
+        extra: &[(ValueId, ValueId)],
+        weight: ParamId,
+        decay: f64,
+    ) {
         let matrix = self.layout.get(weight);
         let rows = Extent::Fixed(matrix.rows);
         let mut task = TaskSpec::new(TaskKind::GradWeight, rows, matrix.width, text.to_owned());
@@ -453,6 +284,7 @@ impl<'a> Lowering<'a> {
         task.depth = Extent::Batch;
         task.a = Some(self.read(grad));
         task.b = Some(self.read(input));
+        task.pairs = extra.iter().map(|&(input, grad)| (self.read(grad), self.read(input))).collect();
         task.points = self.gradient_points(weight, decay);
         self.tasks.push(task);
     }
