@@ -18,6 +18,7 @@ THREADS = prepare_threads()
 def main() -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--objective", choices=("ae", "collapsed"), default="ae")
+    options.add_argument("--until", type=float, default=0.0, help="stop after the epoch that reaches this test error")
     options = options.parse_args()
 
     import numpy as np
@@ -63,6 +64,8 @@ def main() -> None:
             output = decoder(encoder(test))
             mse = (output - test).square().mean().item()
         history.append({"epoch": epoch, "seconds": round(seconds, 3), "test_mse": mse})
+        if mse <= options.until:
+            break
     with torch.inference_mode():
         train_codes, codes = encoder(train).numpy(), encoder(test).numpy()
     if options.out:
@@ -73,7 +76,7 @@ def main() -> None:
         "version": torch.__version__,
         "objective": options.objective,
         "seed": options.seed,
-        "epochs": options.epochs,
+        "epochs": len(history),
         "threads": options.threads,
         "test_mse": history[-1]["test_mse"],
         "knn5": knn5(train_codes, train_labels, codes, test_labels),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cvae_core::{
-    Activation, Algorithm, Entry, Latent, ModelSpec, Noise, Objective, OptimizerSpec, Plan, Reconstruction, Stream,
+    Activation, Algorithm, Entry, ModelSpec, Noise, Objective, OptimizerSpec, Plan, Reconstruction, Stream,
 };
 use cvae_data::{LoadOptions, Source};
 
@@ -65,7 +65,7 @@ impl Case {
             "F" => (Objective::collapsed(0.0064, 1e-4), 1e-8),
             _ => {
                 let reconstruction = Reconstruction::MseMean;
-                (Objective { reconstruction, latent: Latent::None, decoder_l2: 0.0 }, 1e-7)
+                (Objective { reconstruction, ..Objective::ae() }, 1e-7)
             }
         };
         let algorithm = Algorithm::Adam { beta1: 0.9, beta2: 0.999, eps };

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use cvae::BackendConfig;
 use cvae::registry;
 use cvae_core::{Backend, Batch, DataId, Entry, Executable, Initializer, Plan, Rows, State, epoch_order};
+use cvae_cpu::{Frozen, FrozenModel, Level, Workspace};
 use cvae_reference::ReferenceBackend;
 
 use crate::case::{Case, Data, Mode};
@@ -17,75 +18,128 @@ use crate::stats;
 const CHECK_ROWS: usize = 5;
 /// Largest error of the check, relative to the largest element.
 const CHECK_LIMIT: f64 = 1e-4;
+/// Largest squared error of int8, relative to the squared output.
+const INT8_LIMIT: f64 = 1e-2;
 /// Parameters above which the naive reference would take longer than the measurement.
 const CHECK_PARAMS: usize = 8_000_000;
 
+/// What an id of a backend ends in for its frozen models.
+pub const FROZEN: &str = "-frozen";
+
 /// A prepared case.
 pub struct Engine {
-    executable: Box<dyn Executable>,
-    case: Case,
+    kernels: BTreeSet<String>,
     work: Work,
 }
 
+/// An inference call.
+type Call = Box<dyn FnMut(&[f32], &mut [f32]) -> Result<()>>;
+
 enum Work {
-    Train { data: DataId, order: Vec<u32>, epoch: u32, span: usize, at: usize },
-    Infer { entry: Entry, inputs: Vec<Vec<f32>>, out: Vec<f32>, turn: usize },
+    Train {
+        executable: Box<dyn Executable>,
+        data: DataId,
+        order: Vec<u32>,
+        epoch: u32,
+        batch: usize,
+        span: usize,
+        at: usize,
+    },
+    Infer {
+        call: Call,
+        inputs: Vec<Vec<f32>>,
+        out: Vec<f32>,
+        turn: usize,
+    },
 }
 
 impl Engine {
-    /// Compiles `case` on the backend `id`, after checking it against the reference.
+    /// Compiles `case` on the backend `id`, or freezes it for `id` ending in [`FROZEN`], after checking it against
+    /// the reference.
     ///
     /// # Errors
     /// An unknown or unavailable backend, an unsupported precision, or a result that is not the reference's.
     pub fn new(id: &str, case: &Case, threads: usize) -> Result<Self> {
+        let data = case.data()?;
+        if let Some(backend) = id.strip_suffix(FROZEN) {
+            return Self::frozen(backend, case, &data, threads);
+        }
         if case.precision != "f32" {
             bail!("{id} runs in f32 only");
         }
         let config = BackendConfig { name: id.to_owned(), threads: Some(threads), ..BackendConfig::default() };
         let backend = registry::select(&config)?.backend;
         let plan = case.plan()?;
-        let data = case.data()?;
         check(&*backend, case, &data)?;
         let mut executable = backend.compile(Arc::clone(&plan))?;
         executable.write(State::Params, &plan.params.initial(Initializer::Glorot, 2))?;
+        let kernels = executable.kernels().into_iter().map(|choice| choice.kernel).collect();
         let work = match case.mode {
             Mode::Train => {
                 let order = vec![0; data.values.len() / data.width];
                 let data = executable.upload(Rows::F32 { values: &data.values, width: data.width })?;
                 // A span of S is an epoch with its short batch; other workloads run whole batches.
                 let span = if case.workload == "S" { order.len() } else { 16 * case.batch };
-                Work::Train { data, at: order.len(), order, epoch: 0, span }
+                Work::Train { executable, data, at: order.len(), order, epoch: 0, batch: case.batch, span }
             }
-            Mode::Infer(entry) => infer_work(case, entry, &plan, &data, &mut *executable)?,
+            Mode::Infer(entry) => {
+                let rows = inputs(case, entry, &plan, &data, &mut *executable)?;
+                let call = move |rows: &[f32], out: &mut [f32]| Ok(executable.infer(entry, rows, out)?);
+                calls(case, entry, &plan, &rows, Box::new(call))
+            }
         };
-        Ok(Self { executable, case: case.clone(), work })
+        Ok(Self { kernels, work })
+    }
+
+    /// A frozen model of the backend `id`.
+    fn frozen(id: &str, case: &Case, data: &Data, threads: usize) -> Result<Self> {
+        let Mode::Infer(entry) = case.mode else { bail!("a frozen model does not train") };
+        let level = Level::ALL.into_iter().find(|level| level.id().to_string() == id);
+        let level = level.with_context(|| format!("{id} has no frozen models"))?;
+        let plan = case.plan()?;
+        let params = plan.params.initial(Initializer::Glorot, 2);
+        let exact = FrozenModel::new(&plan, &params)?;
+        let model = match case.precision.as_str() {
+            "f32" => exact,
+            "int8" => exact.quantize(&data.values[..data.values.len().min(1000 * data.width)])?,
+            other => bail!("frozen models have no {other}"),
+        };
+        let frozen = Frozen::new(&model, level)?;
+        let kernels = frozen.kernels().into_iter().map(|choice| choice.kernel).collect();
+        let mut reference = ReferenceBackend.compile(Arc::clone(&plan))?;
+        reference.write(State::Params, &params)?;
+        let mut workspace = frozen.workspace(threads)?;
+        let rows = inputs(case, entry, &plan, data, &mut *reference)?;
+        check_frozen(case, entry, &plan, &rows, &mut *reference, &mut workspace)?;
+        let call = move |rows: &[f32], out: &mut [f32]| Ok(workspace.infer(entry, rows, out)?);
+        Ok(Self { kernels, work: calls(case, entry, &plan, &rows, Box::new(call)) })
     }
 
     /// Kernels in use.
-    pub fn kernels(&self) -> BTreeSet<String> {
-        self.executable.kernels().into_iter().map(|choice| choice.kernel).collect()
+    pub fn kernels(&self) -> &BTreeSet<String> {
+        &self.kernels
     }
 
     /// Runs one span, waits for its end, and returns its steps or calls.
     fn span(&mut self) -> Result<usize> {
         match &mut self.work {
-            Work::Train { data, order, epoch, span, at } => {
+            Work::Train { executable, data, order, epoch, batch, span, at } => {
                 if *at + *span > order.len() {
-                    if order.len() < *span && *span != self.case.batch {
-                        *span = order.len() / self.case.batch * self.case.batch;
+                    if order.len() < *span && *span != *batch {
+                        *span = order.len() / *batch * *batch;
                     }
                     *epoch += 1;
                     epoch_order(1, *epoch, order);
                     *at = 0;
                 }
-                self.executable.train_epoch(*data, &order[*at..*at + *span], self.case.batch, *epoch)?;
-                self.executable.synchronize()?;
+                executable.train_epoch(*data, &order[*at..*at + *span], *batch, *epoch)?;
+                executable.synchronize()?;
                 *at += *span;
-                Ok(span.div_ceil(self.case.batch))
+                Ok(span.div_ceil(*batch))
             }
-            Work::Infer { entry, inputs, out, turn } => {
+            Work::Infer { call, inputs, out, turn } => {
                 *turn = (*turn + 1) % inputs.len();
-                self.executable.infer(*entry, &inputs[*turn], out)?;
+                call(&inputs[*turn], out)?;
                 Ok(1)
             }
         }
@@ -107,21 +161,53 @@ impl Engine {
     }
 }
 
+/// Rows for calls of `entry`: those of the case, or their codes.
+fn inputs(case: &Case, entry: Entry, plan: &Plan, data: &Data, executable: &mut dyn Executable) -> Result<Vec<f32>> {
+    if entry != Entry::Decode {
+        return Ok(data.values.clone());
+    }
+    let (_, latent) = Entry::Encode.widths(plan);
+    let rows = (data.values.len() / data.width).min(2048.max(case.batch));
+    let mut codes = vec![0.0; rows * latent];
+    for (rows, codes) in data.values.chunks(case.batch * data.width).zip(codes.chunks_mut(case.batch * latent)) {
+        executable.infer(Entry::Encode, &rows[..codes.len() / latent * data.width], codes)?;
+    }
+    Ok(codes)
+}
+
 /// Resident inputs that calls cycle through.
-fn infer_work(case: &Case, entry: Entry, plan: &Plan, data: &Data, executable: &mut dyn Executable) -> Result<Work> {
+fn calls(case: &Case, entry: Entry, plan: &Plan, rows: &[f32], call: Call) -> Work {
     let (from, to) = entry.widths(plan);
-    let rows: Vec<f32> = if entry == Entry::Decode {
-        let mut codes = vec![0.0; data.values.len() / data.width * from];
-        executable.infer(Entry::Encode, &data.values, &mut codes)?;
-        codes
-    } else {
-        data.values.clone()
-    };
     let count = (2048 / case.batch).clamp(4, 64);
     let total = rows.len() / from;
     let row = |index: usize| &rows[(index % total) * from..][..from];
     let input = |n: usize| (n * case.batch..(n + 1) * case.batch).flat_map(row).copied().collect();
-    Ok(Work::Infer { entry, inputs: (0..count).map(input).collect(), out: vec![0.0; case.batch * to], turn: 0 })
+    Work::Infer { call, inputs: (0..count).map(input).collect(), out: vec![0.0; case.batch * to], turn: 0 }
+}
+
+/// Compares a frozen model with the reference on a few rows: as any backend in f32, by the size of the mean
+/// squared difference in int8.
+fn check_frozen(
+    case: &Case,
+    entry: Entry,
+    plan: &Plan,
+    rows: &[f32],
+    reference: &mut dyn Executable,
+    frozen: &mut Workspace,
+) -> Result<()> {
+    let (from, to) = entry.widths(plan);
+    let count = CHECK_ROWS.min(case.batch);
+    let input = &rows[..count * from];
+    let (mut expected, mut found) = (vec![0.0; count * to], vec![0.0; count * to]);
+    reference.infer(entry, input, &mut expected)?;
+    frozen.infer(entry, input, &mut found)?;
+    let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>();
+    let size = squares(&mut expected.iter().copied());
+    let error = squares(&mut expected.iter().zip(&found).map(|(a, b)| a - b));
+    let limit = if case.precision == "f32" { CHECK_LIMIT.powi(2) } else { INT8_LIMIT };
+    // Written so that NaN fails.
+    ensure!(error <= limit * size, "{case} differs from the reference by {:.1e} of its square", error / size);
+    Ok(())
 }
 
 /// Compares a step or call of a few rows with the `f64` reference: no time without a right result.

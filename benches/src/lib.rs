@@ -27,3 +27,4 @@ pub mod report;
 pub mod session;
 pub mod stats;
 pub mod table;
+pub mod whole;

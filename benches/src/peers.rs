@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::case::{Case, Mode};
+use crate::engine::FROZEN;
 
 /// A program that speaks the protocol.
 #[derive(Clone, Debug)]
@@ -23,14 +24,22 @@ pub struct Program {
 }
 
 impl Program {
-    /// One of our backends.
-    pub fn own(engine: &str, binary: &Path) -> Self {
+    /// One of our backends, run by `binary`, or the reason why it may not be timed.
+    pub fn own(engine: &str, binary: &Path, missing: Option<String>) -> Self {
         let words = vec![binary.to_owned(), "--engine".into(), engine.into()];
-        Self { engine: engine.to_owned(), words, missing: None, peer: false, train: true, infer: true }
+        let train = !engine.ends_with(FROZEN);
+        Self { engine: engine.to_owned(), words, missing, peer: false, train, infer: true }
     }
 
-    /// Whether the engine has the case's mode at all.
+    /// Whether the engine has the case's mode at all. The sweep over widths is beside eager PyTorch alone: the
+    /// other peers compile for minutes.
     pub fn offers(&self, case: &Case) -> bool {
+        if self.peer && case.workload.starts_with('W') && self.engine != "torch-eager" {
+            return false;
+        }
+        if case.precision == "int8" && self.engine != "onnxruntime" && !self.engine.ends_with(FROZEN) {
+            return false;
+        }
         match case.mode {
             Mode::Train => self.train,
             Mode::Infer(_) => self.infer,

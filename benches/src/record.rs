@@ -51,6 +51,12 @@ pub struct Record {
     /// Largest resident set of the process, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_mib: Option<f64>,
+    /// Size on disk, in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_mib: Option<f64>,
+    /// Whether the engine is not ours.
+    #[serde(default)]
+    pub peer: bool,
     /// Rows of the case.
     #[serde(default)]
     pub data: String,

@@ -1,13 +1,12 @@
 //! The generated parts of the documentation: tables and pictures from committed records.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use crate::chart;
 use crate::record::{Record, Session};
-use crate::table::{case_table, machine_line};
+use crate::table::{case_table, machine_line, sweep_table};
 
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
@@ -20,41 +19,57 @@ const HIGHLIGHTS: [&str; 4] = ["S/train/32", "F/train/128", "F/reconstruct/1", "
 /// # Errors
 /// Missing records or markers; with `check`, a part that differs from what the records give.
 pub fn generate(root: &Path, check: bool) -> Result<()> {
-    let session = Session::read(&newest(&root.join("benches/records"))?)?;
-    let mut cases: BTreeMap<usize, (&str, Vec<&Record>)> = BTreeMap::new();
-    let mut order: Vec<&str> = vec![];
-    for record in &session.records {
-        let position = order.iter().position(|case| *case == record.case).unwrap_or_else(|| {
-            order.push(&record.case);
-            order.len() - 1
-        });
-        cases.entry(position).or_insert_with(|| (&record.case, vec![])).1.push(record);
-    }
+    let folder = root.join("benches/records");
+    let Some(standard) = newest(&folder, false)? else {
+        bail!("{} holds no records", folder.display());
+    };
+    let session = Session::read(&standard)?;
     let section = |case: &str, records: &[&Record]| format!("### {case}\n\n{}\n", case_table(records));
     let machine = machine_line(&session.machine);
 
     let mut readme = format!("{machine}.\n\n");
-    let mut tables = String::new();
-    for (case, records) in cases.values() {
-        tables += &section(case, records);
-        if HIGHLIGHTS.contains(case) {
-            readme += &section(case, records);
+    let mut tables = format!("{machine}.\n\n");
+    for (case, records) in by_case(&session) {
+        tables += &section(case, &records);
+        if HIGHLIGHTS.contains(&case) {
+            readme += &section(case, &records);
             let name = format!("speed-{}.svg", case.replace('/', "-").to_lowercase());
             if records.iter().any(|record| record.per_second.is_some()) {
-                picture(root, case, records, &name, check)?;
+                picture(root, case, &records, &name, check)?;
+                tables += &format!("![{case}]({name})\n\n");
             }
         }
     }
+    if let Some(path) = newest(&folder, true)? {
+        let sweep = Session::read(&path)?;
+        let machine = machine_line(&sweep.machine);
+        tables += &format!("### Widths and batches\n\n{machine}.\n\n{}", sweep_table(&by_case(&sweep)));
+    }
     splice(&root.join("README.md"), &readme, check)?;
-    splice(&root.join("docs/BENCHMARKS.md"), &format!("{machine}.\n\n{tables}"), check)
+    splice(&root.join("docs/BENCHMARKS.md"), &tables, check)
 }
 
-/// The record file whose name sorts last; names start with the date.
-fn newest(folder: &Path) -> Result<PathBuf> {
+/// The records of each case, in the order of the file.
+fn by_case(session: &Session) -> Vec<(&str, Vec<&Record>)> {
+    let mut cases: Vec<(&str, Vec<&Record>)> = vec![];
+    for record in &session.records {
+        match cases.iter_mut().find(|(case, _)| *case == record.case) {
+            Some((_, records)) => records.push(record),
+            None => cases.push((&record.case, vec![record])),
+        }
+    }
+    cases
+}
+
+/// The record file whose name sorts last, of a sweep or of the standard cases; names start with the date, and
+/// those of a sweep end in `-sweep`.
+fn newest(folder: &Path, sweep: bool) -> Result<Option<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    files.max().with_context(|| format!("{} holds no records", folder.display()))
+    let of_kind =
+        |path: &PathBuf| path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("-sweep")) == sweep;
+    Ok(files.filter(of_kind).max())
 }
 
 fn picture(root: &Path, case: &str, records: &[&Record], name: &str, check: bool) -> Result<()> {

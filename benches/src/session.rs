@@ -75,12 +75,12 @@ pub fn measure(case: &Case, programs: &[Program], settings: Settings) -> Result<
         record.case = case.to_string();
         record.engine.clone_from(&program.engine);
         record.threads = settings.threads;
+        record.peer = program.peer;
         (record.flops, record.bytes) = (cost.flops, cost.bytes);
         record
     };
-    let peers: Vec<bool> = engines.iter().map(|(program, _)| program.peer).collect();
     let mut records: Vec<Record> = engines.into_iter().map(finish).collect();
-    ratios(&mut records, &peers);
+    ratios(&mut records);
     Ok(records)
 }
 
@@ -156,10 +156,9 @@ fn record(answer: &Value) -> Result<Record> {
     Ok(serde_json::from_value(answer)?)
 }
 
-/// Fills in the ratio of each of our engines to the fastest peer of the same rounds.
-fn ratios(records: &mut [Record], peers: &[bool]) {
-    let timed = |record: &&Record| record.median_us.is_some();
-    let best = records.iter().zip(peers).filter(|(_, peer)| **peer).map(|(record, _)| record).filter(timed);
+/// Fills in the ratio of each engine to the fastest peer of the same rounds.
+fn ratios(records: &mut [Record]) {
+    let best = records.iter().filter(|record| record.peer && record.median_us.is_some());
     let best = best.min_by(|a, b| a.median_us.unwrap_or(f64::MAX).total_cmp(&b.median_us.unwrap_or(f64::MAX)));
     let Some(best) = best.map(|record| record.rounds_us.clone()) else { return };
     for record in records.iter_mut().filter(|record| record.median_us.is_some()) {

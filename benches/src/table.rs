@@ -9,14 +9,17 @@ pub fn case_table(records: &[&Record]) -> String {
     let mut sorted = records.to_vec();
     sorted.sort_by(|a, b| a.median_us.unwrap_or(f64::MAX).total_cmp(&b.median_us.unwrap_or(f64::MAX)));
     let mut text = String::from(
-        "| engine | median µs | spread | per second | × best peer | of peak | peak MiB |\n|---|--:|--:|--:|--:|--:|--:|\n",
+        "| engine | median | spread | per second | × best peer | of peak | peak MiB |\n|---|--:|--:|--:|--:|--:|--:|\n",
     );
     for record in sorted {
         let line = match (record.median_us, &record.reason) {
+            (None, None) if record.size_mib.is_some() => {
+                format!("| {} | {:.1} MiB on disk | | | | | |\n", record.engine, record.size_mib.unwrap_or_default())
+            }
             (Some(median), _) => format!(
                 "| {} | {} | {} | {} | {} | {} | {} |\n",
                 record.engine,
-                micros(median),
+                duration(median),
                 percent(record.spread),
                 rate(record.per_second),
                 record.ratio_to_best_peer.map_or("–".to_owned(), |ratio| format!("{ratio:.2}")),
@@ -28,6 +31,28 @@ pub fn case_table(records: &[&Record]) -> String {
             }
         };
         text += &line;
+    }
+    text
+}
+
+/// The sweep over widths and batches, a line a case: our fastest backend beside eager PyTorch.
+pub fn sweep_table(cases: &[(&str, Vec<&Record>)]) -> String {
+    let mut text =
+        String::from("| case | engine | median | of peak | torch-eager | × torch-eager |\n|---|---|--:|--:|--:|--:|\n");
+    for (case, records) in cases {
+        let own = records.iter().filter(|record| record.engine.starts_with("cpu-") && record.median_us.is_some());
+        let own = own.min_by(|a, b| a.median_us.unwrap_or(f64::MAX).total_cmp(&b.median_us.unwrap_or(f64::MAX)));
+        let Some(own) = own else { continue };
+        let peer = records.iter().find(|record| record.engine == "torch-eager").and_then(|record| record.median_us);
+        let _ = writeln!(
+            text,
+            "| {case} | {} | {} | {} | {} | {} |",
+            own.engine,
+            own.median_us.map_or("–".to_owned(), duration),
+            percent(own.of_peak),
+            peer.map_or("–".to_owned(), duration),
+            own.ratio_to_best_peer.map_or("–".to_owned(), |ratio| format!("{ratio:.2}")),
+        );
     }
     text
 }
@@ -54,10 +79,13 @@ pub fn machine_line(machine: &Machine) -> String {
     text
 }
 
-fn micros(value: f64) -> String {
-    match value {
-        value if value < 100.0 => format!("{value:.1}"),
-        value => format!("{value:.0}"),
+/// Microseconds in the unit that suits them.
+fn duration(micros: f64) -> String {
+    match micros {
+        micros if micros < 100.0 => format!("{micros:.1} µs"),
+        micros if micros < 1e4 => format!("{micros:.0} µs"),
+        micros if micros < 1e6 => format!("{:.1} ms", micros / 1e3),
+        micros => format!("{:.2} s", micros / 1e6),
     }
 }
 
@@ -86,8 +114,8 @@ mod tests {
         let (slow, fast) = (timed("slow", 2000.0), timed("fast", 12.34));
         let table = case_table(&[&missing, &slow, &fast]);
         let lines: Vec<&str> = table.lines().skip(2).collect();
-        assert_eq!(lines[0], "| fast | 12.3 | 4 % | 81037 | – | – | – |");
-        assert_eq!(lines[1], "| slow | 2000 | 4 % | 500 | – | – | – |");
+        assert_eq!(lines[0], "| fast | 12.3 µs | 4 % | 81037 | – | – | – |");
+        assert_eq!(lines[1], "| slow | 2000 µs | 4 % | 500 | – | – | – |");
         assert_eq!(lines[2], "| jax | not installed | | | | | |");
     }
 }

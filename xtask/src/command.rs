@@ -82,6 +82,16 @@ impl Command {
         Ok(status.success())
     }
 
+    /// Runs to the end and returns standard output, whether or not the program succeeded; its messages pass on.
+    ///
+    /// # Errors
+    /// A program that cannot be started, or prints something other than text.
+    pub(crate) fn answer(mut self) -> Result<String> {
+        eprintln!("$ {self}");
+        let output = self.inner.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{self}`"))?;
+        String::from_utf8(output.stdout).with_context(|| format!("reading from `{self}`"))
+    }
+
     /// Runs to the end and returns standard output.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ fn measure(arguments: &Arguments, record: &mut Record) -> Result<()> {
         println!("{}", serde_json::json!({ "case": record.case, "round_us": round }));
     }
     ensure!(!record.rounds_us.is_empty(), "standard input closed before the first round");
-    record.kernels = engine.kernels();
+    record.kernels = engine.kernels().clone();
     record.median_us = Some(stats::median(&record.rounds_us));
     Ok(())
 }

@@ -3,16 +3,20 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "results go to standard output")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use cvae_bench::case::Case;
+use cvae_bench::engine::FROZEN;
 use cvae_bench::peak::Peaks;
 use cvae_bench::peers::{Program, environment, peers};
 use cvae_bench::record::{Machine, Record, Session};
 use cvae_bench::session::{Settings, measure};
+use cvae_bench::whole::{self, Goal, Setup, Whole};
 use cvae_bench::{compare, report, table};
 use serde::Deserialize;
 
@@ -49,7 +53,7 @@ enum Task {
 struct Run {
     /// Only this case (may be given more than once).
     #[arg(long = "case", value_name = "WORKLOAD/MODE/BATCH")]
-    cases: Vec<Case>,
+    cases: Vec<Selected>,
     /// Only this backend of ours (may be given more than once).
     #[arg(long = "backend", value_name = "ID")]
     backends: Vec<String>,
@@ -88,6 +92,26 @@ struct Cases {
     standard: Vec<String>,
     quick: Vec<String>,
     sweep: Vec<String>,
+    whole: Vec<String>,
+    time_to_mse: Goal,
+}
+
+/// A case to measure.
+#[derive(Clone, Debug)]
+enum Selected {
+    Step(Case),
+    Whole(Whole),
+}
+
+impl FromStr for Selected {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        if Whole::ALL.iter().any(|case| case.name() == name) {
+            return name.parse().map(Self::Whole);
+        }
+        name.parse().map(Self::Step)
+    }
 }
 
 fn main() -> ExitCode {
@@ -112,34 +136,53 @@ fn compare_files(a: &Path, b: &Path) -> Result<()> {
 }
 
 fn measure_all(root: &Path, run: &Run) -> Result<()> {
-    let cases = cases(root, run)?;
-    let programs = programs(root, run)?;
+    let groups = groups(root)?;
+    let cases = cases(&groups, run)?;
+    let scripts = root.join("benches/peers");
+    let python = python(root, &scripts, run)?;
+    let backends = backends(run)?;
+    let programs = programs(&backends, &scripts, python.as_deref())?;
     let settings = Settings {
         threads: run.threads,
         rounds: run.rounds.unwrap_or(if run.quick { 3 } else { 5 }),
         seconds: if run.quick { 0.2 } else { 0.4 },
     };
+    let own = backends.iter().filter(|(id, _)| id.starts_with("cpu-") && !id.ends_with(FROZEN)).cloned().collect();
+    let setup = Setup {
+        program: std::env::current_exe()?.with_file_name(format!("cvae{}", std::env::consts::EXE_SUFFIX)),
+        scripts: &scripts,
+        python: python.clone(),
+        backends: own,
+        goal: groups.time_to_mse,
+        threads: run.threads,
+        starts: 20,
+    };
     let mut peaks = Peaks::measure(run.threads);
     let mut records = vec![];
     for case in &cases {
-        eprintln!("{case}");
-        let mut measured = measure(case, &programs, settings)?;
-        peaks = peaks.best(Peaks::measure(run.threads));
-        for record in &mut measured {
-            record.of_peak = record.per_second.map(|rate| rate * record.flops / (peaks.gflops * 1e9));
-            if run.json {
+        let mut measured = match case {
+            Selected::Step(case) => {
+                eprintln!("{case}");
+                let mut measured = measure(case, &programs, settings)?;
+                peaks = peaks.best(Peaks::measure(run.threads));
+                of_peak(&mut measured, peaks);
+                measured
+            }
+            Selected::Whole(case) => {
+                eprintln!("{case}");
+                whole::measure(*case, &setup)?
+            }
+        };
+        if run.json {
+            for record in &measured {
                 println!("{}", serde_json::to_string(record)?);
             }
+        } else if let Some(case) = measured.first().map(|record| record.case.clone()) {
+            println!("### {case}\n\n{}", table::case_table(&measured.iter().collect::<Vec<_>>()));
         }
-        if !run.json {
-            let rows: Vec<&Record> = measured.iter().collect();
-            println!("### {case}\n\n{}", table::case_table(&rows));
-        }
-        records.extend(measured);
+        records.append(&mut measured);
     }
-    for record in &mut records {
-        record.of_peak = record.per_second.map(|rate| rate * record.flops / (peaks.gflops * 1e9));
-    }
+    of_peak(&mut records, peaks);
     let machine = machine(root, peaks)?;
     if !run.json {
         println!("{}.", table::machine_line(&machine));
@@ -152,46 +195,60 @@ fn measure_all(root: &Path, run: &Run) -> Result<()> {
     Ok(())
 }
 
-fn cases(root: &Path, run: &Run) -> Result<Vec<Case>> {
+/// Fills in the fraction of the multiply-add peak of the records that count arithmetic.
+fn of_peak(records: &mut [Record], peaks: Peaks) {
+    for record in records.iter_mut().filter(|record| record.flops > 0.0) {
+        record.of_peak = record.per_second.map(|rate| rate * record.flops / (peaks.gflops * 1e9));
+    }
+}
+
+fn groups(root: &Path) -> Result<Cases> {
+    let path = root.join("benches/cases.toml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))
+}
+
+fn cases(groups: &Cases, run: &Run) -> Result<Vec<Selected>> {
     if !run.cases.is_empty() {
         return Ok(run.cases.clone());
     }
-    let path = root.join("benches/cases.toml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let groups: Cases = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
-    let names = match (run.quick, run.sweep) {
-        (true, _) => groups.quick,
-        (_, true) => groups.sweep,
-        _ => groups.standard,
+    let names: Vec<&String> = match (run.quick, run.sweep) {
+        (true, _) => groups.quick.iter().collect(),
+        (_, true) => groups.sweep.iter().collect(),
+        _ => groups.standard.iter().chain(&groups.whole).collect(),
     };
-    names.iter().map(|name| name.parse()).collect()
+    names.into_iter().map(|name| name.parse()).collect()
 }
 
-fn programs(root: &Path, run: &Run) -> Result<Vec<Program>> {
-    let binary = std::env::current_exe()?.with_file_name("bench-engine");
-    let mut own = vec![cvae_cpu::Level::best().id().to_string(), "candle-f32".to_owned()];
-    if !run.backends.is_empty() {
-        own.clone_from(&run.backends);
-    }
-    let mut programs = vec![];
-    for id in own {
-        let mut program = Program::own(&id, &binary);
-        for failed in &run.failed {
-            let Some((failed, reason)) = failed.split_once('=') else { bail!("`{failed}` is not ID=REASON") };
-            if failed == id {
-                program.missing = Some(reason.to_owned());
-            }
-        }
-        programs.push(program);
-    }
-    let folder = root.join("benches/peers");
-    let python = match (run.peers, &run.venv) {
+/// Python of the peers' environment, if peers are asked for.
+fn python(root: &Path, scripts: &Path, run: &Run) -> Result<Option<PathBuf>> {
+    Ok(match (run.peers, &run.venv) {
         (_, Some(venv)) => Some(venv.join("bin/python")),
-        (true, None) => Some(environment(&root.join("target/peers-venv"), &folder.join("requirements.txt"))?),
+        (true, None) => Some(environment(&root.join("target/peers-venv"), &scripts.join("requirements.txt"))?),
         (false, None) => None,
-    };
-    programs.extend(peers(&folder, python.as_deref()));
-    Ok(programs)
+    })
+}
+
+/// Our backends to measure, each with the reason why it may not be timed, if there is one.
+fn backends(run: &Run) -> Result<Vec<(String, Option<String>)>> {
+    let mut failed = BTreeMap::new();
+    for words in &run.failed {
+        let Some((id, reason)) = words.split_once('=') else { bail!("`{words}` is not ID=REASON") };
+        failed.insert(id, reason);
+    }
+    let mut ids = run.backends.clone();
+    if ids.is_empty() {
+        let best = cvae_cpu::Level::best();
+        ids = vec![best.to_string(), format!("{best}{FROZEN}"), "candle-f32".to_owned()];
+    }
+    let reason = |id: &String| failed.get(id.trim_end_matches(FROZEN)).map(|reason| (*reason).to_owned());
+    Ok(ids.into_iter().map(|id| (id.clone(), reason(&id))).collect())
+}
+
+fn programs(backends: &[(String, Option<String>)], scripts: &Path, python: Option<&Path>) -> Result<Vec<Program>> {
+    let binary = std::env::current_exe()?.with_file_name("bench-engine");
+    let own = backends.iter().map(|(id, reason)| Program::own(id, &binary, reason.clone()));
+    Ok(own.chain(peers(scripts, python)).collect())
 }
 
 fn machine(root: &Path, peaks: Peaks) -> Result<Machine> {

@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask conformance` builds and starts it; the features `cpu`, `candle` and `cuda` choose its backends.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cvae_conformance::{Catch, Report, Subject, Tolerances};
+use cvae_conformance::{Catch, Counts, Report, Subject, Tolerances};
 use cvae_reference::ReferenceBackend;
 
 /// Threads of the backends that have a choice.
@@ -77,11 +78,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     let missing: Vec<String> = arguments.require.iter().filter_map(|id| missing(&subjects, id)).collect();
     if arguments.json {
+        let backends: BTreeMap<&str, Counts> =
+            subjects.iter().map(|subject| (subject.id(), report.counts_of(subject.id()))).collect();
         let object = serde_json::json!({
             "passed": report.passed() && missing.is_empty(),
             "missing": missing,
             "emulated": emulated(&subjects),
             "counts": report.counts(),
+            "backends": backends,
             "records": report.records,
         });
         print(&format!("{object}\n"))?;
