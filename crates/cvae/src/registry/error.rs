@@ -43,12 +43,14 @@ pub enum RegistryError {
         name: String,
     },
     /// The backend has no such arithmetic.
-    #[error("`{name}` does not compute in {precision}")]
+    #[error("`{name}` does not compute in {precision}: {missing}")]
     Precision {
         /// The name given.
         name: String,
         /// The precision asked for.
         precision: &'static str,
+        /// What it lacks.
+        missing: &'static str,
     },
     /// No threads to run on.
     #[error("a backend needs at least one thread")]

@@ -110,14 +110,14 @@ fn choose(config: &BackendConfig, plan: Option<&Plan>) -> Result<Selected, Regis
         ("cuda", Precision::Bf16) => &["cuda-bf16"],
         ("candle", Precision::F32) => &["candle-f32"],
         ("auto" | "cpu" | "candle", precision) => {
-            return Err(RegistryError::Precision { name: name.to_owned(), precision: precision.name() });
+            return Err(refuse(name, precision));
         }
         (name, precision) => {
             let Some(id) = IDS.iter().find(|id| **id == name) else {
                 return Err(RegistryError::Unknown { name: name.to_owned() });
             };
             if (precision == Precision::Bf16) != id.ends_with("-bf16") {
-                return Err(RegistryError::Precision { name: name.to_owned(), precision: precision.name() });
+                return Err(refuse(name, precision));
             }
             let reason = "asked for by name".to_owned();
             return Ok(Selected { backend: open(id, threads)?, reason });
@@ -200,6 +200,27 @@ fn consider_gpu(_plan: &Plan) -> Gpu {
 fn sentence(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     std::iter::once(error).chain(causes).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The refusal of a precision that the backend `name` does not have.
+fn refuse(name: &str, precision: Precision) -> RegistryError {
+    let missing = match name.split('-').next() {
+        Some("auto" | "cpu") if !has_bf16_products() => {
+            "this processor lacks products of bfloat16 (AVX-512 BF16); the backend `cuda` has them"
+        }
+        Some("auto" | "cpu") => "the CPU backends have no bfloat16 kernels; the backend `cuda` has them",
+        Some("candle") => "candle's backends compute in 32-bit and 64-bit floats",
+        _ => "the backend's name stands for another precision",
+    };
+    RegistryError::Precision { name: name.to_owned(), precision: precision.name(), missing }
+}
+
+/// Whether the processor multiplies vectors of bfloat16.
+fn has_bf16_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Every known backend, with its device or the reason why it cannot be used.
