@@ -14,8 +14,8 @@ pub(crate) struct Arguments {
     /// Build and run with optimisations.
     #[arg(long)]
     release: bool,
-    /// Also the packages that a plain run leaves out: the candle and CUDA backends, the conformance suite's own
-    /// tests and the bench runner.
+    /// Also the packages that a plain run leaves out: the candle backend, the conformance suite's own tests and the
+    /// bench runner.
     #[arg(long)]
     all: bool,
     /// Only the tests whose name contains this.
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 }
 
 /// Packages whose tests take minutes to build or run.
-const LEFT_OUT: [&str; 5] = ["cvae-candle", "cvae-cuda", "cvae-cuda-emu", "cvae-conformance", "cvae-bench"];
+const LEFT_OUT: [&str; 3] = ["cvae-candle", "cvae-conformance", "cvae-bench"];
 
 /// Builds the examples, runs all tests, those in documentation included, checks the source tree, and
 /// prints how many tests passed, failed and were left out.
