@@ -208,9 +208,9 @@ impl ModelSpec {
         self.input.size()
     }
 
-    /// Width of the code.
+    /// Width of the code. Allocates nothing: every inference call asks.
     pub fn latent(&self) -> usize {
-        self.latent_shape().size()
+        self.encoder.last().map_or_else(|| self.width(), LayerSpec::units)
     }
 
     /// Shape of the code.
