@@ -1,5 +1,5 @@
-//! Rows of numbers for training and applying models: where they come from, how they are split, ordered
-//! and scaled, and how results are written.
+//! Rows of numbers for training and applying models: where they come from, how they are split and
+//! scaled, and how results are written.
 //!
 //! ```
 //! use cvae_data::{LoadOptions, Source};
@@ -9,18 +9,16 @@
 //! assert_eq!((data.rows(), data.width()), (1797, 64));
 //!
 //! let (train, test) = data.split(0.1, 42)?;
-//! let order = cvae_data::epoch_order(train.rows(), 42, 0)?;
 //! let mut batch = Vec::new();
-//! train.gather(&order[..32], &mut batch)?;
-//! assert_eq!(batch.len(), 32 * train.width());
+//! train.gather(&[7, 0, 3], &mut batch)?;
+//! assert_eq!(batch.len(), 3 * train.width());
 //! assert_eq!(test.rows(), 180);
 //! # Ok::<(), cvae_data::DataError>(())
 //! ```
 //!
 //! - [`Source`] turns a name such as `fashion-mnist:test` or `rows.csv.gz` into a [`Dataset`] in memory or
 //!   a [`ChunkReader`] over data of any size.
-//! - [`split`] and [`epoch_order`] are pure functions of a seed: the same rows in the same order on every
-//!   platform, for any number of threads, and after a resume.
+//! - [`split`] is a pure function of a seed: the same rows on every platform and machine.
 //! - [`FittedScaling`] brings features to a common range and back.
 //! - [`ArrayWriter`] and [`write_array`] write `.npy`, `.csv` and `.parquet` files that are complete or
 //!   absent, by [`atomic_write`], which serves any other file as well.
@@ -52,5 +50,5 @@ pub use manifest::{Manifest, ManifestFile, sha256};
 pub use read::{ChunkReader, LoadOptions};
 pub use scaling::{FittedScaling, Scaling, ScalingError, ScalingFit};
 pub use source::{Format, Part, Source};
-pub use split::{epoch_order, epoch_order_into, split};
+pub use split::split;
 pub use write::{ArrayWriter, check_output, write_array};

@@ -1,17 +1,16 @@
-//! Splits and row orders as pure functions of a seed.
+//! Splits as pure functions of a seed.
 //!
 //! All randomness is a keyed hash of a position, SplitMix64 (G. Steele, D. Lea and C. Flood, *Fast
 //! splittable pseudorandom number generators*, OOPSLA 2014): the draw at position `i` under key `k` is
 //! `mix(k + (i + 1)·γ)` with γ the golden-ratio constant. There is no generator state to keep, store or
-//! share: the order of an epoch is a function of (rows, seed, epoch) alone, the same on every platform,
-//! for every number of threads and machines, and after a resume.
+//! share: a split is a function of (rows, fraction, seed) alone, the same on every platform and machine.
 
 use crate::error::DataError;
 
 /// SplitMix64's increment, 2⁶⁴ divided by the golden ratio, made odd.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Separates splits from epoch orders of the same seed.
+/// Separates splits from other shuffles of the same seed.
 const SPLIT_DOMAIN: u64 = u64::MAX;
 
 /// SplitMix64's output function.
@@ -73,24 +72,6 @@ pub fn split(rows: usize, fraction: f64, seed: u64) -> Result<(Vec<u32>, Vec<u32
     Ok((order, test))
 }
 
-/// The order in which epoch `epoch` visits the rows: a permutation of `0..rows` that depends on
-/// (rows, seed, epoch) and on nothing else.
-///
-/// # Errors
-/// [`DataError::TooLarge`] beyond `u32::MAX` rows.
-pub fn epoch_order(rows: usize, seed: u64, epoch: u64) -> Result<Vec<u32>, DataError> {
-    let mut order = blank(rows)?;
-    epoch_order_into(&mut order, seed, epoch);
-    Ok(order)
-}
-
-/// [`epoch_order`] for `order.len()` rows, into an existing slice and without allocation. What the slice
-/// held before does not matter. Row indices are 32 bits wide: a longer slice than `u32::MAX` repeats them.
-pub fn epoch_order_into(order: &mut [u32], seed: u64, epoch: u64) {
-    identity(order);
-    shuffle(order, key(seed, epoch));
-}
-
 /// Room for `rows` indices.
 fn blank(rows: usize) -> Result<Vec<u32>, DataError> {
     if u32::try_from(rows).is_err() {
@@ -109,32 +90,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn shuffled(rows: usize, seed: u64, domain: u64) -> Vec<u32> {
+        let mut order = blank(rows).unwrap();
+        identity(&mut order);
+        shuffle(&mut order, key(seed, domain));
+        order
+    }
+
     #[test]
     fn orders_are_pinned() {
         // Computed by a separate program from the definition in this module's documentation. A change of
         // these orders would change every recorded training run.
-        assert_eq!(epoch_order(8, 1, 0).unwrap(), [2, 4, 1, 7, 6, 0, 5, 3]);
-        assert_eq!(epoch_order(8, 1, 1).unwrap(), [4, 1, 3, 0, 5, 7, 2, 6]);
+        assert_eq!(shuffled(8, 1, 0), [2, 4, 1, 7, 6, 0, 5, 3]);
+        assert_eq!(shuffled(8, 1, 1), [4, 1, 3, 0, 5, 7, 2, 6]);
         assert_eq!(split(8, 0.25, 1).unwrap().1, [4, 6]);
     }
 
     #[test]
-    fn epochs_and_seeds_differ() {
-        let first = epoch_order(100, 7, 0).unwrap();
-        assert_ne!(first, epoch_order(100, 7, 1).unwrap());
-        assert_ne!(first, epoch_order(100, 8, 0).unwrap());
-        assert_eq!(first, epoch_order(100, 7, 0).unwrap());
-    }
-
-    #[test]
     fn every_position_sees_every_row_about_equally_often() {
-        // 6 rows, 60 000 epochs: each (position, row) count is binomial with mean 10 000 and
+        // 6 rows, 60 000 shuffles: each (position, row) count is binomial with mean 10 000 and
         // standard deviation 91; six of them is far beyond chance.
         let mut counts = [[0i32; 6]; 6];
-        let mut order = [0u32; 6];
-        for epoch in 0..60_000 {
-            epoch_order_into(&mut order, 3, epoch);
-            for (position, &row) in order.iter().enumerate() {
+        for domain in 0..60_000 {
+            for (position, &row) in shuffled(6, 3, domain).iter().enumerate() {
                 counts[position][row as usize] += 1;
             }
         }
@@ -154,8 +132,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_order_is_a_permutation(rows in 0usize..300, seed: u64, epoch: u64) {
-            let mut order = epoch_order(rows, seed, epoch).unwrap();
+        fn a_shuffle_is_a_permutation(rows in 0usize..300, seed: u64, domain: u64) {
+            let mut order = shuffled(rows, seed, domain);
             order.sort_unstable();
             prop_assert_eq!(order, (0..rows as u32).collect::<Vec<_>>());
         }
