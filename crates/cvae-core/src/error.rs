@@ -79,6 +79,9 @@ pub enum SpecError {
         /// The decoder's last activation.
         output: Activation,
     },
+    /// Two regularisers of the decoder's derivative.
+    #[error("`spectral_norm` does not go with a gradient penalty")]
+    SpectralPenalty,
     /// Patches that do not tile the rows.
     #[error(
         "patches of {size} pixels in images {image} pixels wide with {channels} channels do not fit rows of {width}"

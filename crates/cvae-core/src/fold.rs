@@ -1,7 +1,9 @@
-//! Linear layers multiplied out: the same function in fewer layers.
+//! The same function with fewer or plainer layers: linear layers multiplied out, weights divided by their norm.
 
 use crate::error::SpecError;
-use crate::layout::ParamLayout;
+use crate::layout::{ParamLayout, ParamRole};
+use crate::objective::Objective;
+use crate::rng::{Noise, Stream};
 use crate::spec::{Activation, LayerSpec, ModelSpec, Part};
 
 /// A layer with its parameters in double precision.
@@ -95,6 +97,53 @@ pub fn fold_linear(spec: &ModelSpec, variational: bool, params: &[f32]) -> Resul
     }
     let params = tensors.into_iter().flatten().map(|value| value as f32).collect();
     Ok((folded, params))
+}
+
+/// The parameters of a plain model that computes what `params` compute with every decoder weight divided by its
+/// largest singular value: each of them is divided, in double precision. `variational` is as in [`fold_linear`].
+///
+/// # Errors
+/// As [`fold_linear`].
+pub fn fold_spectral_norm(spec: &ModelSpec, variational: bool, params: &[f32]) -> Result<Vec<f32>, SpecError> {
+    spec.validate()?;
+    let layout = ParamLayout::new(spec, variational);
+    if params.len() != layout.len() {
+        return Err(SpecError::ParamCount { expected: layout.len(), found: params.len() });
+    }
+    let mut folded = params.to_vec();
+    for (index, param) in layout.params().iter().enumerate() {
+        if param.part == Part::Decoder && param.role == ParamRole::Weight {
+            let weight: Vec<f64> = params[param.range()].iter().map(|value| f64::from(*value)).collect();
+            let scale = 1.0 / largest_singular_value(&weight, param.fan_in, index as u32).unwrap_or(1.0);
+            for (out, value) in folded[param.range()].iter_mut().zip(weight) {
+                *out = (value * scale) as f32;
+            }
+        }
+    }
+    Ok(folded)
+}
+
+/// σ as [`crate::Op::SpectralScale`] defines it, of the weight with index `param`; `None` where a norm is 0.
+fn largest_singular_value(weight: &[f64], inputs: usize, param: u32) -> Option<f64> {
+    let norm = |vector: &[f64]| vector.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let mut signs = vec![0.0; inputs];
+    Noise::new(0, Stream::Spectral, 0).signs(param, &mut signs);
+    let mut right: Vec<f64> = signs.into_iter().map(f64::from).collect();
+    let start = norm(&right);
+    right.iter_mut().for_each(|x| *x /= start);
+    let image = |right: &[f64]| -> Vec<f64> {
+        weight.chunks_exact(inputs).map(|row| row.iter().zip(right).map(|(w, x)| w * x).sum()).collect()
+    };
+    for _ in 0..Objective::SPECTRAL_ITERATIONS {
+        let left = image(&right);
+        right.fill(0.0);
+        for (row, u) in weight.chunks_exact(inputs).zip(&left) {
+            right.iter_mut().zip(row).for_each(|(x, w)| *x += w * u);
+        }
+        let length = norm(&right);
+        right.iter_mut().for_each(|x| *x /= length);
+    }
+    Some(norm(&image(&right))).filter(|sigma| *sigma > 0.0)
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ impl fmt::Display for Op {
             Self::Mask { share, units, .. } => write!(f, " share={share}, units={}", unit_count(units)),
             Self::Permute { units, .. } => write!(f, ", units={}", unit_count(units)),
             Self::TopK { k, .. } => write!(f, ", k={k}"),
+            Self::SpectralScale { weight, iterations, .. } => write!(f, " {weight}, iterations={iterations}"),
             Self::UnitVector { index, .. } => write!(f, " index={index}"),
             Self::MixedReconstruction { columns, .. } | Self::MixedOutput { columns, .. } => {
                 let columns: Vec<String> = columns.iter().map(ColumnGroup::to_string).collect();

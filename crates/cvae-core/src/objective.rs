@@ -242,6 +242,9 @@ pub struct Objective {
     pub latent: Latent,
     /// `λ` of `(λ/2)‖θ_D‖²` over all decoder parameters, part of the loss (not decoupled decay).
     pub decoder_l2: f64,
+    /// Whether every decoder weight `W` acts as `W/σ(W)`, with σ its largest singular value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spectral_norm: bool,
     /// Least observation variance σ² when it is learnt: the reconstruction term is then
     /// `(width/2)·ln(MSE + sigma_floor)` with the MSE of the batch, and `reconstruction` is `mse_sum`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -272,6 +275,8 @@ impl Objective {
     pub const DEFAULT_BETA: f64 = 0.0064;
     /// λ of the collapsed objective that [`Objective::default`] uses.
     pub const DEFAULT_DECODER_L2: f64 = 1e-4;
+    /// Power iterations that a weight's largest singular value is found by.
+    pub const SPECTRAL_ITERATIONS: u32 = 8;
 
     /// A plain autoencoder: `½‖x − x'‖²`.
     pub fn ae() -> Self {
@@ -279,6 +284,7 @@ impl Objective {
             reconstruction: Reconstruction::MseSum,
             latent: Latent::None,
             decoder_l2: 0.0,
+            spectral_norm: false,
             sigma_floor: None,
             missing: false,
             top_k: None,
@@ -297,6 +303,12 @@ impl Objective {
     /// The collapsed autoencoder whose decoder is regularised by a gradient penalty (Ghosh et al.: RAE-GP).
     pub fn collapsed_gradient_penalty(beta: f64, weight: f64) -> Self {
         Self { jacobian: Jacobian::GradientPenalty { weight }, ..Self::collapsed(beta, 0.0) }
+    }
+
+    /// The collapsed autoencoder whose decoder's weights are divided by their largest singular values (Ghosh et
+    /// al.: RAE-SN).
+    pub fn collapsed_spectral_norm(beta: f64) -> Self {
+        Self { spectral_norm: true, ..Self::collapsed(beta, 0.0) }
     }
 
     /// The β-VAE (Higgins et al., ICLR 2017); `beta = 1` is the VAE (Kingma & Welling, ICLR 2014).
@@ -341,7 +353,7 @@ impl Objective {
             && self.latent.weight() > 0.0
             || matches!(self.jacobian, Jacobian::Contractive { weight } if weight > 0.0);
         let regularised = matches!(self.jacobian, Jacobian::GradientPenalty { weight } if weight > 0.0);
-        shrinks && self.decoder_l2 == 0.0 && !regularised
+        shrinks && self.decoder_l2 == 0.0 && !self.spectral_norm && !regularised
     }
 
     /// Whether the decoder's last activation is part of the reconstruction term, which then takes logits.
@@ -360,6 +372,9 @@ impl Objective {
         weight("weight", self.jacobian.weight())?;
         self.corruption.validate(spec.width())?;
         self.validate_columns(spec)?;
+        if self.spectral_norm && matches!(self.jacobian, Jacobian::GradientPenalty { weight } if weight > 0.0) {
+            return Err(SpecError::SpectralPenalty);
+        }
         match (self.sigma_floor, self.top_k) {
             (Some(floor), _) if !(floor.is_finite() && floor > 0.0) => {
                 return Err(SpecError::NotPositive { name: "sigma_floor", value: floor });

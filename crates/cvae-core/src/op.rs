@@ -291,6 +291,46 @@ pub enum Op {
         /// Gradient with the second derivative.
         output: ValueId,
     },
+    /// The largest singular value σ of a weight `W`, by power iteration, as values whose rows are all equal.
+    ///
+    /// `v` starts as [`crate::rng::Noise::signs`] of row `weight` of [`Stream::Spectral`] under seed 0 in epoch 0;
+    /// then `iterations` times `u = W·v/‖W·v‖`, `v = Wᵀ·u/‖Wᵀ·u‖`; at last `σ = ‖W·v‖` and `u = W·v/σ`. If a norm
+    /// is 0, `scale` is 1 and `left` and `right` are 0.
+    SpectralScale {
+        /// `W`, `[out, in]`.
+        weight: ParamId,
+        /// Iterations.
+        iterations: u32,
+        /// `1/σ`, one element a row.
+        scale: ValueId,
+        /// `u` of `out` elements, where the backward pass needs it.
+        left: Option<ValueId>,
+        /// `v` of `in` elements, where the backward pass needs it.
+        right: Option<ValueId>,
+    },
+    /// `output = input · scale`, with one `scale` a row.
+    ScaleRows {
+        /// Any width.
+        input: ValueId,
+        /// One element a row.
+        scale: ValueId,
+        /// As `input`.
+        output: ValueId,
+    },
+    /// `output = −scale·(Σ grad ⊙ input)·left`: with `right`, the pair that the division by σ adds to the
+    /// gradient of its weight.
+    SpectralGrad {
+        /// Gradient of the scaled input.
+        grad: ValueId,
+        /// The scaled input of the layer.
+        input: ValueId,
+        /// One element a row.
+        scale: ValueId,
+        /// `u`.
+        left: ValueId,
+        /// As `left`.
+        output: ValueId,
+    },
     /// The term `(coefficient/2)·Σ‖θ‖²` over `params`; its gradient is [`Op::LinearGradWeight`]'s `decay`.
     ParamNorm {
         /// λ.

@@ -32,6 +32,9 @@ impl Op {
             Self::UnitVector { .. } => "unit_vector",
             Self::JacobianNorm { .. } => "jacobian_norm",
             Self::ActGradGrad { .. } => "act_grad_grad",
+            Self::SpectralScale { .. } => "spectral_scale",
+            Self::ScaleRows { .. } => "scale_rows",
+            Self::SpectralGrad { .. } => "spectral_grad",
             Self::ParamNorm { .. } => "param_norm",
             Self::ActGrad { .. } => "act_grad",
             Self::ReparameterizeGrad { .. } => "reparameterize_grad",
@@ -55,8 +58,11 @@ impl Op {
             | Self::Mask { .. }
             | Self::Signs { .. }
             | Self::UnitVector { .. }
+            | Self::SpectralScale { .. }
             | Self::ParamNorm { .. }
             | Self::Update => vec![],
+            Self::ScaleRows { input, scale, .. } => vec![input, scale],
+            Self::SpectralGrad { grad, input, scale, left, .. } => vec![grad, input, scale, left],
             Self::Reparameterize { mean, logvar, noise, .. } => vec![mean, logvar, noise],
             Self::Erase { input, mask, .. } | Self::Permute { input, mask, .. } => vec![input, mask],
             Self::Multiply { a, b, .. } | Self::AddScaled { a, b, .. } => vec![a, b],
@@ -103,12 +109,15 @@ impl Op {
             | Self::Signs { output, .. }
             | Self::UnitVector { output, .. }
             | Self::JacobianNorm { output, .. }
+            | Self::ScaleRows { output, .. }
+            | Self::SpectralGrad { output, .. }
             | Self::ActGradGrad { output, .. }
             | Self::ActGrad { output, .. }
             | Self::ReparameterizeGrad { output, .. }
             | Self::LinearGradInput { output, .. }
             | Self::AddScaled { output, .. } => vec![output],
             Self::Observe { output, weights, .. } => [output].into_iter().chain(weights).collect(),
+            Self::SpectralScale { scale, left, right, .. } => [scale].into_iter().chain(left).chain(right).collect(),
             Self::Reconstruction { grad, .. }
             | Self::SigmaReconstruction { grad, .. }
             | Self::MixedReconstruction { grad, .. } => vec![grad],
@@ -165,6 +174,9 @@ impl Op {
             | Self::MixedOutput { .. }
             | Self::KlBounded { .. }
             | Self::Mmd { .. }
+            | Self::SpectralScale { .. }
+            | Self::ScaleRows { .. }
+            | Self::SpectralGrad { .. }
             | Self::ParamNorm { .. }
             | Self::LinearGradInput { .. }
             | Self::LinearGradWeight { .. }

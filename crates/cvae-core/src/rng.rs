@@ -32,6 +32,8 @@ pub enum Stream {
     Probe = 8,
     /// Draws of the prior that codes are compared with.
     Prior = 9,
+    /// Start of the search for a weight's largest singular value; the same for every seed.
+    Spectral = 10,
 }
 
 impl Stream {
@@ -48,6 +50,7 @@ impl Stream {
             Self::Permute => "permute",
             Self::Probe => "probe",
             Self::Prior => "prior",
+            Self::Spectral => "spectral",
         }
     }
 }

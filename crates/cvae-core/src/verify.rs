@@ -68,6 +68,24 @@ impl Graph {
                 linear(weight, bias, input, grad)?;
                 extra.iter().try_for_each(|(input, grad)| linear(weight, None, *input, *grad))
             }
+            Op::SpectralScale { weight, scale, left, right, .. } => {
+                let shape = layout.get(weight).map(|param| param.shape.as_slice());
+                let Some(&[rows, columns]) = shape else {
+                    return Err(VerifyRule::Param(weight.0));
+                };
+                expect(scale, 1)?;
+                left.map_or(Ok(()), |left| expect(left, rows))?;
+                right.map_or(Ok(()), |right| expect(right, columns))
+            }
+            Op::ScaleRows { input, scale, output } => {
+                expect(scale, 1)?;
+                expect(output, self.size(input))
+            }
+            Op::SpectralGrad { grad, input, scale, left, output } => {
+                expect(scale, 1)?;
+                expect(input, self.size(grad))?;
+                expect(output, self.size(left))
+            }
             Op::ParamNorm { ref params, .. } => match params.iter().find(|param| layout.get(**param).is_none()) {
                 Some(param) => Err(VerifyRule::Param(param.0)),
                 None => Ok(()),

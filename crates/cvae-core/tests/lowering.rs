@@ -68,6 +68,11 @@ fn permuted_mixed_columns_and_discrepancy() {
 }
 
 #[test]
+fn spectral_norm() {
+    assert_prints!("spectral_norm", &plan(mlp(&[8, 3], Activation::Identity), Objective::collapsed_spectral_norm(0.5)));
+}
+
+#[test]
 fn contractive() {
     let spec = ModelSpec::mlp_pair(&[8, 6, 2], &[2, 8], Activation::Tanh, Activation::Identity).unwrap();
     assert_prints!("contractive", &plan(spec, Objective::contractive(0.5)));
@@ -159,7 +164,7 @@ proptest! {
         prop_assert_eq!(draws(Stream::Reparameterize), objective.latent.is_variational());
         prop_assert_eq!(draws(Stream::Prior), matches!(objective.latent, Latent::Mmd { weight } if weight > 0.0));
         for graph in [&plan.program.encode, &plan.program.decode, &plan.program.reconstruct] {
-            let forward = ["linear", "act", "observe", "top_k", "mixed_output"];
+            let forward = ["linear", "act", "observe", "top_k", "mixed_output", "spectral_scale", "scale_rows"];
             let forward = graph.ops.iter().all(|op| forward.contains(&op.name()));
             prop_assert!(forward, "no noise, no loss and no gradient:\n{graph}");
         }

@@ -149,6 +149,10 @@ fn objectives() {
             Objective { sigma_floor: Some(1.0), ..huber(1.0) },
             "`sigma_floor` needs the mse_sum reconstruction and no column groups",
         ),
+        (
+            Objective { spectral_norm: true, ..Objective::collapsed_gradient_penalty(0.1, 0.1) },
+            "`spectral_norm` does not go with a gradient penalty",
+        ),
         (Objective::top_k(0), "`top_k` must be at least 1 and at most the code's 2 dimensions, got 0"),
         (Objective::top_k(3), "`top_k` must be at least 1 and at most the code's 2 dimensions, got 3"),
         (Objective { top_k: Some(1), ..Objective::vae(1.0) }, "`top_k` does not go with a variational latent term"),

@@ -177,6 +177,7 @@ impl Backend for CpuBackend {
 fn has_kernel(op: &Op) -> bool {
     match op {
         Op::LinearGradWeight { extra, .. } => extra.len() < MAX_PAIRS,
+        Op::SpectralScale { .. } | Op::ScaleRows { .. } | Op::SpectralGrad { .. } => false,
         _ => true,
     }
 }

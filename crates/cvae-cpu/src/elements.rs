@@ -37,6 +37,9 @@ impl Class {
             | Op::MixedReconstruction { .. }
             | Op::MixedOutput { .. }
             | Op::KlBounded { .. }
+            | Op::SpectralScale { .. }
+            | Op::ScaleRows { .. }
+            | Op::SpectralGrad { .. }
             | Op::Mmd { .. } => Self::Coupled,
             Op::Act { .. }
             | Op::Reparameterize { .. }

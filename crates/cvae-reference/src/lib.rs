@@ -39,6 +39,7 @@ mod linear;
 mod machine;
 mod optimizer;
 mod reconstruction;
+mod spectral;
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use crate::jacobian::Curvature;
 use crate::latent::Posterior;
 use crate::optimizer::Tensors;
 use crate::reconstruction::Comparison;
-use crate::{activation, code, corruption, jacobian, latent, linear, optimizer, reconstruction};
+use crate::{activation, code, corruption, jacobian, latent, linear, optimizer, reconstruction, spectral};
 
 /// What the ops of a graph act on besides its values.
 pub(crate) struct Machine {
@@ -312,6 +312,27 @@ impl Machine {
                     for ((out, a), b) in out.iter_mut().zip(values.get(a, rows)).zip(values.get(b, rows)) {
                         *out = a + scale * b;
                     }
+                });
+            }
+            Op::SpectralScale { weight, iterations, scale, left, right } => {
+                let width = self.plan.params.params()[weight.index()].fan_in;
+                let found = spectral::singular(self.param(weight), width, weight.0, iterations);
+                spectral::repeat(&[found.scale], values.get_mut(scale, rows));
+                for (value, vector) in [(left, found.left), (right, found.right)] {
+                    if let Some(value) = value {
+                        spectral::repeat(&vector, values.get_mut(value, rows));
+                    }
+                }
+            }
+            Op::ScaleRows { input, scale, output } => {
+                values.define(output, rows, |values, out| {
+                    spectral::scale_rows(values.get(input, rows), values.get(scale, rows), out);
+                });
+            }
+            Op::SpectralGrad { grad, input, scale, left, output } => {
+                values.define(output, rows, |values, out| {
+                    let (grad, input) = (values.get(grad, rows), values.get(input, rows));
+                    spectral::grad(grad, input, values.get(scale, rows), values.get(left, rows), out);
                 });
             }
             Op::Update => {}

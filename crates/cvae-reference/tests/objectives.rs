@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{Case, columns, compile, state, wide};
 use cvae_core::{
     Activation, Batch, Corruption, Entry, Initializer, Jacobian, Latent, LayerSpec, ModelSpec, Objective,
-    OptimizerSpec, ParamLayout, Patch, Plan, Reconstruction, State, Term, fold_linear,
+    OptimizerSpec, ParamLayout, Patch, Plan, Reconstruction, State, Term, fold_linear, fold_spectral_norm,
 };
 use cvae_reference::{Draw, direct_loss, finite_difference};
 
@@ -384,4 +384,50 @@ fn linear_codes_train_and_fold() {
             assert!((deep - folded).abs() < 1e-6, "{deep} against {folded}");
         }
     }
+}
+
+#[test]
+fn spectral_norm() {
+    let objective = Objective::collapsed_spectral_norm(0.1);
+    assert_family(objective.clone());
+    assert_family(Objective { decoder_l2: 0.1, ..objective.clone() });
+    assert_family(Objective { jacobian: Jacobian::Contractive { weight: 0.2 }, ..objective });
+}
+
+/// A decoder weight's length has no effect and no gradient, and divided out it is the same function.
+#[test]
+fn the_spectral_norm_takes_the_length_of_weights_away() {
+    let spec = ModelSpec::mlp(&[6, 5, 2], Activation::Tanh, Activation::Identity).unwrap();
+    let layout = ParamLayout::new(&spec, false);
+    let params = layout.initial(Initializer::Torch, 3);
+    let rows = common::uniform_rows(4, 6, 5);
+    let objective = Objective { latent: Latent::None, ..Objective::collapsed_spectral_norm(0.0) };
+    let (terms, grads) = evaluate(&spec, objective.clone(), &params, &rows, 1);
+    let mut longer = params.clone();
+    for name in ["decoder.0.weight", "decoder.2.weight"] {
+        let range = layout.find(name).unwrap().1.range();
+        let along: f64 = range.clone().map(|i| f64::from(params[i]) * grads[i]).sum();
+        let length: f64 = range.clone().map(|i| (f64::from(params[i]) * grads[i]).abs()).sum();
+        assert!(length > 1e-3 && along.abs() < 1e-12 * length, "{name}: {along} of {length}");
+        longer[range].iter_mut().for_each(|w| *w *= 8.0);
+    }
+    let (scaled, _) = evaluate(&spec, objective.clone(), &longer, &rows, 1);
+    assert!((scaled[0] / terms[0] - 1.0).abs() < 1e-14, "{scaled:?} against {terms:?}");
+
+    let folded = fold_spectral_norm(&spec, false, &params).unwrap();
+    let outputs = [(objective, params), (Objective::ae(), folded.clone())].map(|(objective, params)| {
+        let plan = Plan::new(spec.clone(), objective, OptimizerSpec::default(), 1, 4).unwrap();
+        let mut model = compile(&Arc::new(plan));
+        model.write(State::Params, &params).unwrap();
+        let mut out = vec![0.0; 24];
+        model.infer_f64(Entry::Reconstruct, &rows, &mut out).unwrap();
+        out
+    });
+    for (normalized, plain) in outputs[0].iter().zip(&outputs[1]) {
+        assert!((normalized - plain).abs() < 1e-6, "{normalized} against {plain}");
+    }
+    let first = layout.find("decoder.0.weight").unwrap().1.range();
+    let matrix = nalgebra::DMatrix::from_row_iterator(5, 2, wide(&folded[first]));
+    let largest = matrix.singular_values().max();
+    assert!((1.0 - 1e-6..1.02).contains(&largest), "{largest}");
 }

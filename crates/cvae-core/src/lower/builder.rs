@@ -1,6 +1,7 @@
 //! Layers, forward and backward, as ops.
 
 use crate::layout::ParamLayout;
+use crate::objective::Objective;
 use crate::op::Op;
 use crate::program::{Graph, ParamId, ValueId};
 use crate::shape::Shape;
@@ -20,6 +21,16 @@ pub(super) struct Layer {
     /// (cotangent, adjoint) pairs: their products with the second derivative of the activation are gradients of
     /// the pre-activation.
     pub(super) curvature: Vec<(ValueId, ValueId)>,
+    /// What divides the weight by its largest singular value.
+    spectral: Option<Spectral>,
+}
+
+/// The outputs of [`Op::SpectralScale`]. The layer's input is multiplied by the scale instead of its weight.
+#[derive(Clone, Copy)]
+struct Spectral {
+    scale: ValueId,
+    /// Left and right vector, in a graph with a backward pass.
+    vectors: Option<(ValueId, ValueId)>,
 }
 
 pub(super) struct Builder<'a> {
@@ -27,13 +38,23 @@ pub(super) struct Builder<'a> {
     pub(super) graph: Graph,
     /// The value that the network reads, whose gradient nothing needs.
     pub(super) source: ValueId,
+    /// Whether the weights of the next layers are divided by their largest singular values, and whether the
+    /// backward pass needs the singular vectors.
+    pub(super) spectral: Option<Vectors>,
+}
+
+/// Whether [`Op::SpectralScale`] leaves its vectors.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Vectors {
+    Kept,
+    Dropped,
 }
 
 impl<'a> Builder<'a> {
     pub(super) fn new(layout: &'a ParamLayout, input: Shape) -> Self {
         let input_id = ValueId(0);
         let graph = Graph { values: vec![input], input: input_id, output: None, ops: vec![] };
-        Self { layout, graph, source: input_id }
+        Self { layout, graph, source: input_id, spectral: None }
     }
 
     pub(super) fn value(&mut self, shape: Shape) -> ValueId {
@@ -63,6 +84,10 @@ impl<'a> Builder<'a> {
             unreachable!("the layout is built from the same specification");
         };
         let bias = find("bias");
+        let (input, spectral) = match self.spectral {
+            Some(vectors) => self.scaled(weight, input, &shape, vectors),
+            None => (input, None),
+        };
         let linear = self.value(shape);
         self.push(Op::Linear { input, weight, bias, output: linear });
         let output = if activation == Activation::Identity {
@@ -71,7 +96,23 @@ impl<'a> Builder<'a> {
             self.emit(linear, |output| Op::Act { activation, input: linear, output })
         };
         let saved = if activation.derivative_from_output() { output } else { linear };
-        Layer { input, weight, bias, activation, saved, output, pairs: vec![], curvature: vec![] }
+        Layer { input, weight, bias, activation, saved, output, pairs: vec![], curvature: vec![], spectral }
+    }
+
+    /// Emits the scale of a weight, and the layer's input multiplied by it.
+    fn scaled(
+        &mut self,
+        weight: ParamId,
+        input: ValueId,
+        shape: &Shape,
+        vectors: Vectors,
+    ) -> (ValueId, Option<Spectral>) {
+        let scale = self.value(Shape::flat(1));
+        let vectors = (vectors == Vectors::Kept).then(|| (self.value(shape.clone()), self.like(input)));
+        let (left, right) = vectors.unzip();
+        self.push(Op::SpectralScale { weight, iterations: Objective::SPECTRAL_ITERATIONS, scale, left, right });
+        let output = self.emit(input, |output| Op::ScaleRows { input, scale, output });
+        (output, Some(Spectral { scale, vectors }))
     }
 
     /// Emits the layers of a part; `logits` leaves out the activation of the last one.
@@ -93,8 +134,19 @@ impl<'a> Builder<'a> {
         for layer in layers.iter().rev() {
             grad = self.pre_activation_grad(layer, grad);
             let output = (layer.input != self.source).then(|| self.grad_input(layer, grad));
-            self.grad_weight(layer, grad, decay);
-            grad = output.unwrap_or(grad);
+            match (layer.spectral, output) {
+                (Some(Spectral { scale, vectors: Some((left, right)) }), Some(input_grad)) => {
+                    let input = layer.input;
+                    let along =
+                        self.emit(left, |output| Op::SpectralGrad { grad: input_grad, input, scale, left, output });
+                    self.push_grad_weight(layer, grad, decay, vec![(right, along)]);
+                    grad = self.emit(input_grad, |output| Op::ScaleRows { input: input_grad, scale, output });
+                }
+                _ => {
+                    self.grad_weight(layer, grad, decay);
+                    grad = output.unwrap_or(grad);
+                }
+            }
         }
         grad
     }
@@ -123,7 +175,11 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn grad_weight(&mut self, layer: &Layer, grad: ValueId, decay: f64) {
+        self.push_grad_weight(layer, grad, decay, layer.pairs.clone());
+    }
+
+    fn push_grad_weight(&mut self, layer: &Layer, grad: ValueId, decay: f64, extra: Vec<(ValueId, ValueId)>) {
         let Layer { input, weight, bias, .. } = *layer;
-        self.push(Op::LinearGradWeight { input, grad, weight, bias, decay, extra: layer.pairs.clone() });
+        self.push(Op::LinearGradWeight { input, grad, weight, bias, decay, extra });
     }
 }

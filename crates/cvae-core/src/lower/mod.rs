@@ -10,7 +10,7 @@ mod latent;
 use crate::backend::Entry;
 use crate::columns::ColumnKind;
 use crate::layout::ParamLayout;
-use crate::lower::builder::{Builder, Layer};
+use crate::lower::builder::{Builder, Layer, Vectors};
 use crate::lower::input::Input;
 use crate::objective::Objective;
 use crate::op::Op;
@@ -39,6 +39,7 @@ fn train(spec: &ModelSpec, objective: &Objective, layout: &ParamLayout) -> Graph
     let dense_code = head.output;
     let sparse_code = objective.top_k.map(|k| b.emit(dense_code, |output| Op::TopK { k, input: dense_code, output }));
     let code = sampled.as_ref().map(|sampled| sampled.code).or(sparse_code).unwrap_or(dense_code);
+    b.spectral = objective.spectral_norm.then_some(Vectors::Kept);
     let mut decoder = b.stack(spec, Part::Decoder, code, objective.takes_logits());
 
     // Loss.
@@ -94,6 +95,7 @@ fn inference(spec: &ModelSpec, objective: &Objective, layout: &ParamLayout, entr
         if *part == Part::Encoder && objective.missing {
             value = b.emit(value, |output| Op::Observe { input: value, output, weights: None });
         }
+        b.spectral = (*part == Part::Decoder && objective.spectral_norm).then_some(Vectors::Dropped);
         let layers = b.stack(spec, *part, value, false);
         value = layers.last().map_or(value, |layer| layer.output);
         match (part, objective.top_k) {

@@ -99,6 +99,7 @@ pub fn models() -> impl Strategy<Value = (ModelSpec, Objective)> {
             reconstruction,
             latent: latent_term,
             decoder_l2,
+            spectral_norm: linear == 2 && !matches!(jacobian, Jacobian::GradientPenalty { .. }),
             sigma_floor: sigma_floor.filter(|_| reconstruction == Reconstruction::MseSum && columns.is_empty()),
             missing,
             top_k: top_k.filter(|k| *k <= latent && !latent_term.is_variational()),

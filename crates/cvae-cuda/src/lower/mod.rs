@@ -186,6 +186,9 @@ impl<'a> Lowering<'a> {
             }
             Op::TopK { .. } | Op::MixedReconstruction { .. } | Op::MixedOutput { .. } => self.row_op(op, &text),
             Op::SigmaReconstruction { .. } | Op::KlBounded { .. } | Op::Mmd { .. } => self.coupled_op(op, &text),
+            Op::SpectralScale { .. } | Op::ScaleRows { .. } | Op::SpectralGrad { .. } => {
+                unreachable!("{text} is refused by `supports`")
+            }
             Op::Update => {}
             Op::Act { .. }
             | Op::Reparameterize { .. }

@@ -17,6 +17,9 @@ pub(crate) enum Side {
 pub(crate) struct Branches {
     sides: Vec<Side>,
     replayed: Option<usize>,
+    /// Vectors that the loss holds constant.
+    constants: Vec<Vec<f64>>,
+    next_constant: usize,
     /// Since the start of the replay: an argument has left its recorded piece.
     pub(crate) crossed: bool,
     /// Since the start of the replay: an argument that sits exactly on a kink has moved.
@@ -27,6 +30,7 @@ impl Branches {
     /// Starts a replay of the recorded pieces.
     pub(crate) fn replay(&mut self) {
         self.replayed = Some(0);
+        self.next_constant = 0;
         (self.crossed, self.off_kink) = (false, false);
     }
 
@@ -48,6 +52,17 @@ impl Branches {
     /// The recorded one of two pieces, of which `first` tells the present one.
     pub(super) fn choice(&mut self, first: bool) -> bool {
         self.recorded(if first { Side::Below } else { Side::Above }, false) == Side::Below
+    }
+
+    /// A vector that is not differentiated: that of the first evaluation.
+    pub(super) fn constant(&mut self, compute: impl FnOnce() -> Vec<f64>) -> &[f64] {
+        if self.replayed.is_none() {
+            self.constants.push(compute());
+            self.next_constant = self.constants.len() - 1;
+        }
+        let index = self.next_constant;
+        self.next_constant += 1;
+        &self.constants[index]
     }
 
     fn recorded(&mut self, side: Side, at_a_point: bool) -> Side {

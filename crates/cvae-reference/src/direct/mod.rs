@@ -119,7 +119,13 @@ impl<'a> Problem<'a> {
             layers.map(dense).collect()
         };
         let logvar = variational.then(|| Dense::find(layout, "logvar", Activation::Identity)).transpose()?;
-        let (encoder, decoder) = (part(Part::Encoder)?, part(Part::Decoder)?);
+        let (encoder, mut decoder) = (part(Part::Encoder)?, part(Part::Decoder)?);
+        if objective.spectral_norm {
+            let weight = |layer: usize| layout.find(&format!("decoder.{}.weight", 2 * layer)).map(|(id, _)| id.index());
+            let normalized = |(layer, dense): (_, Dense)| weight(layer).map(|index| dense.normalized(index));
+            decoder =
+                decoder.into_iter().enumerate().map(normalized).collect::<Option<_>>().ok_or(DirectError::Layout)?;
+        }
         let probed = if matches!(objective.jacobian, Jacobian::GradientPenalty { .. }) { width } else { latent };
         Ok(Self {
             spec,
@@ -142,8 +148,9 @@ impl<'a> Problem<'a> {
     /// The terms at `params`, on the pieces that `branches` records or replays.
     pub(crate) fn loss(&self, params: &[f64], branches: &mut Branches) -> [f64; Term::COUNT] {
         let mut batch = Batch::default();
+        let effective = network::effective(&self.decoder, params, self.spec.latent(), branches);
         for index in 0..self.inputs.fed.len() {
-            self.row(params, index, &mut batch, branches);
+            self.row(&effective, index, &mut batch, branches);
         }
         let decoder = self.layout.params().iter().filter(|param| param.part == Part::Decoder);
         let squares: f64 = decoder.flat_map(|param| &params[param.range()]).map(|theta| theta.powi(2)).sum();

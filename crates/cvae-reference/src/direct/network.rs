@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cvae_core::{Activation, ParamLayout};
+use cvae_core::{Activation, Noise, ParamLayout, Stream};
 
 use crate::direct::DirectError;
 use crate::direct::branches::Branches;
@@ -12,6 +12,8 @@ pub(super) struct Dense {
     weight: Range<usize>,
     bias: Option<Range<usize>>,
     activation: Activation,
+    /// Index of the weight, where it is divided by its largest singular value.
+    spectral: Option<u32>,
 }
 
 impl Dense {
@@ -19,7 +21,26 @@ impl Dense {
     pub(super) fn find(layout: &ParamLayout, name: &str, activation: Activation) -> Result<Self, DirectError> {
         let range = |suffix: &str| layout.find(&format!("{name}.{suffix}")).map(|(_, param)| param.range());
         let weight = range("weight").ok_or(DirectError::Layout)?;
-        Ok(Self { weight, bias: range("bias"), activation })
+        Ok(Self { weight, bias: range("bias"), activation, spectral: None })
+    }
+
+    /// The layer with its weight divided by its largest singular value.
+    pub(super) fn normalized(self, index: usize) -> Self {
+        Self { spectral: Some(index as u32), ..self }
+    }
+
+    /// The parameters with the weight divided by `uᵀ·W·v`, where `u` and `v` are its leading singular vectors at the
+    /// first evaluation; `inputs` is the width of the layer's input.
+    fn normalize(&self, params: &mut [f64], inputs: usize, branches: &mut Branches) {
+        let Some(index) = self.spectral else { return };
+        let weight = &mut params[self.weight.clone()];
+        let units = weight.len() / inputs;
+        let vectors = branches.constant(|| leading_vectors(weight, inputs, index));
+        let (left, right) = vectors.split_at(units);
+        let sigma: f64 = (0..weight.len()).map(|i| left[i / inputs] * weight[i] * right[i % inputs]).sum();
+        if sigma != 0.0 {
+            weight.iter_mut().for_each(|w| *w /= sigma);
+        }
     }
 
     /// `W·input + b`.
@@ -36,6 +57,37 @@ impl Dense {
         let rows = params[self.weight.clone()].chunks_exact(input.len());
         rows.map(|weights| weights.iter().zip(input).map(|(w, x)| w * x).sum()).collect()
     }
+}
+
+/// The parameters that the layers act with: normalised weights in place.
+pub(super) fn effective(layers: &[Dense], params: &[f64], mut inputs: usize, branches: &mut Branches) -> Vec<f64> {
+    let mut params = params.to_vec();
+    for layer in layers {
+        layer.normalize(&mut params, inputs, branches);
+        inputs = layer.weight.len() / inputs;
+    }
+    params
+}
+
+/// `u` and then `v` after eight rounds of `v ← WᵀW·v`, from random signs; zeros if that ends in 0.
+fn leading_vectors(weight: &[f64], inputs: usize, index: u32) -> Vec<f64> {
+    let units = weight.len() / inputs;
+    let mut signs = vec![0.0f32; inputs];
+    Noise::new(0, Stream::Spectral, 0).signs(index, &mut signs);
+    let mut right: Vec<f64> = signs.into_iter().map(f64::from).collect();
+    let times = |v: &[f64]| -> Vec<f64> {
+        (0..units).map(|o| (0..inputs).map(|i| weight[o * inputs + i] * v[i]).sum()).collect()
+    };
+    let unit = |vector: Vec<f64>| -> Vec<f64> {
+        let norm = vector.iter().map(|x| x.powi(2)).sum::<f64>().sqrt();
+        vector.into_iter().map(|x| if norm > 0.0 { x / norm } else { 0.0 }).collect()
+    };
+    for _ in 0..8 {
+        let image = times(&right);
+        right = unit((0..inputs).map(|i| (0..units).map(|o| weight[o * inputs + i] * image[o]).sum()).collect());
+    }
+    let left = unit(times(&right));
+    [left, right].concat()
 }
 
 /// What a part makes of one row.

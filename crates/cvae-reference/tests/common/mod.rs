@@ -153,6 +153,7 @@ pub fn cases() -> impl Strategy<Value = Case> {
             reconstruction,
             latent: latent_term,
             decoder_l2,
+            spectral_norm: variant > 3 && !matches!(jacobian, Jacobian::GradientPenalty { .. }),
             sigma_floor: (variant == 1 && reconstruction == Reconstruction::MseSum).then_some(1e-3),
             missing,
             top_k: Some(top_k).filter(|k| (1..=latent).contains(k) && !latent_term.is_variational()),
