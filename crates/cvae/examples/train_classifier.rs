@@ -94,10 +94,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let mut layers: Vec<Layer> = WIDTHS.windows(2).map(|pair| Layer::new(pair[0], pair[1], &mut rng)).collect();
     let steps = train.rows().div_ceil(BATCH) as u32 * EPOCHS;
-    let (mut step, mut block) = (0u32, Vec::new());
+    let (mut step, mut block, mut order) = (0u32, Vec::new(), vec![0; train.rows()]);
     for epoch in 0..EPOCHS {
         let mut loss = 0.0;
-        for batch in cvae_data::epoch_order(train.rows(), SEED, u64::from(epoch))?.chunks(BATCH) {
+        cvae_core::epoch_order(SEED, epoch, &mut order);
+        for batch in order.chunks(BATCH) {
             train.gather(batch, &mut block)?;
             for value in &mut block {
                 let draw: f32 = StandardNormal.sample(&mut rng);
