@@ -1,7 +1,7 @@
-//! Resident data sets, and batches and noise as tensors.
+//! Resident data sets, and batches as tensors.
 
 use candle_core::{DType, Device, Result, Tensor};
-use cvae_core::{Batch, BatchRows, DataId, Noise, Rows, RunError, Stream};
+use cvae_core::{Batch, BatchRows, DataId, Rows, RunError};
 
 /// The data sets of one executable. Ids are never used twice.
 #[derive(Default)]
@@ -60,18 +60,4 @@ pub(crate) fn upload(rows: Rows<'_>, dtype: DType) -> Result<Tensor> {
             rows_tensor(&values, width, dtype)
         }
     }
-}
-
-/// The reparameterisation noise of a batch of `rows` rows.
-pub(crate) fn noise(seed: u64, batch: &Batch<'_>, rows: usize, latent: usize, dtype: DType) -> Result<Tensor> {
-    let source = Noise::new(seed, Stream::Reparameterize, batch.epoch);
-    let mut values = vec![0.0; rows * latent];
-    for (position, row) in values.chunks_exact_mut(latent).enumerate() {
-        let index = match batch.rows {
-            BatchRows::Host { first_row, .. } => first_row.wrapping_add(position as u32),
-            BatchRows::Resident { order, .. } => order[position],
-        };
-        source.normal(index, row);
-    }
-    rows_tensor(&values, latent, dtype)
 }

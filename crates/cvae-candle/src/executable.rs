@@ -8,7 +8,8 @@ use cvae_core::{
     State,
 };
 
-use crate::data::{DataSets, noise, rows_tensor, upload};
+use crate::data::{DataSets, rows_tensor, upload};
+use crate::draws::Draws;
 use crate::model::Model;
 use crate::optimizer::{Moments, clip, update};
 use crate::{Precision, device_error};
@@ -92,16 +93,13 @@ impl CandleExecutable {
 
     /// Forward and backward pass: the gradients; the loss is gathered.
     fn backward(&mut self, batch: &Batch<'_>) -> Result<Vec<Tensor>, RunError> {
-        let (width, latent) = (self.plan.spec.width(), self.plan.spec.latent());
+        let width = self.plan.spec.width();
         let rows = batch.check(width, self.plan.max_rows)?;
         self.data.check(batch)?;
         let result = (|| {
             let input = self.data.gather(batch, width, self.dtype())?;
-            let noise = match self.plan.objective.latent.is_variational() {
-                true => Some(noise(self.plan.seed, batch, rows, latent, self.dtype())?),
-                false => None,
-            };
-            let loss = self.model.loss(&input, noise.as_ref())?;
+            let draws = Draws::new(self.plan.seed, batch, rows, self.dtype());
+            let loss = self.model.loss(&input, &draws)?;
             Ok((loss.gradients(&self.model.vars)?, loss.values()?))
         })();
         let (gradients, terms) = result.map_err(self.failed("the backward pass"))?;

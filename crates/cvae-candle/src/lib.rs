@@ -16,6 +16,8 @@
 //!   default; this crate turns it on.
 //! - Worker threads are those of rayon's global pool, sized once per process by `RAYON_NUM_THREADS`; a backend
 //!   cannot have a pool of its own.
+//! - Gradients are detached: there is no second order. The Jacobian terms are therefore written out as products
+//!   with the layers' matrices, which reverse mode then differentiates once.
 //! - Tensors are allocated at every operation, so that a step does allocate here.
 //! - `relu` and `abs` have gradient 1 at exactly 0, and `relu` turns a NaN into 0. `candle-f64` follows the
 //!   definitions of this project; `candle-f32` keeps candle's operations, and the conformance matrix says so
@@ -40,7 +42,10 @@
 
 mod activation;
 mod data;
+mod draws;
 mod executable;
+mod input;
+mod jacobian;
 mod latent;
 mod linear;
 mod model;
@@ -50,9 +55,7 @@ mod reconstruction;
 use std::sync::Arc;
 
 use candle_core::DType;
-use cvae_core::{
-    Backend, BackendId, CompileError, DeviceError, DeviceInfo, Executable, Latent, Objective, Plan, Unsupported,
-};
+use cvae_core::{Backend, BackendId, CompileError, DeviceError, DeviceInfo, Executable, Plan, Unsupported};
 
 use crate::executable::CandleExecutable;
 
@@ -125,9 +128,9 @@ impl Backend for CandleBackend {
     }
 
     fn supports(&self, plan: &Plan) -> Result<(), Unsupported> {
-        match unsupported(&plan.objective) {
-            Some(part) => Err(Unsupported::Objective { backend: self.id().to_string(), part }),
-            None => Ok(()),
+        match plan.objective.spectral_norm {
+            true => Err(Unsupported::Objective { backend: self.id().to_string(), part: "spectral norm".to_owned() }),
+            false => Ok(()),
         }
     }
 
@@ -135,27 +138,6 @@ impl Backend for CandleBackend {
         self.supports(&plan)?;
         Ok(Box::new(CandleExecutable::new(self.id(), self.precision, plan)?))
     }
-}
-
-/// The first part of an objective that this crate does not compute.
-fn unsupported(objective: &Objective) -> Option<String> {
-    let Objective { latent, sigma_floor, missing, top_k, corruption, jacobian, columns, .. } = objective;
-    let latent_term = match latent {
-        Latent::None | Latent::Collapsed { .. } | Latent::Variational { .. } => None,
-        Latent::Capacity { .. } | Latent::FreeBits { .. } | Latent::Sparse { .. } | Latent::Mmd { .. } => {
-            Some(format!("latent term {latent}"))
-        }
-    };
-    let parts = [
-        latent_term,
-        sigma_floor.map(|_| "sigma_floor".to_owned()),
-        missing.then(|| "missing values".to_owned()),
-        top_k.map(|_| "top_k".to_owned()),
-        corruption.is_active().then(|| format!("corruption {corruption}")),
-        (jacobian.weight() > 0.0).then(|| format!("jacobian term {jacobian}")),
-        (!columns.is_empty()).then(|| "column groups".to_owned()),
-    ];
-    parts.into_iter().flatten().next()
 }
 
 /// Instruction sets that candle's matrix products choose from on this machine.

@@ -14,11 +14,31 @@ pub(crate) struct Dense {
     activation: Activation,
 }
 
+/// What a stack of layers makes of a batch.
+pub(crate) struct Trace {
+    /// Input of the last layer.
+    pub(crate) last_input: Tensor,
+    /// Output of each layer before its activation, first layer first.
+    pub(crate) logits: Vec<Tensor>,
+    /// Output of the last layer.
+    pub(crate) output: Tensor,
+}
+
 impl Dense {
     /// A layer of `weight` `[out, in]` and `bias` `[out]`, which it shares with the variables.
-    pub(crate) fn new(precision: Precision, weight: &Var, bias: &Var, activation: Activation) -> Self {
-        let linear = Linear::new(weight.as_tensor().clone(), Some(bias.as_tensor().clone()));
+    pub(crate) fn new(precision: Precision, weight: &Var, bias: Option<&Var>, activation: Activation) -> Self {
+        let linear = Linear::new(weight.as_tensor().clone(), bias.map(|bias| bias.as_tensor().clone()));
         Self { precision, linear, activation }
+    }
+
+    /// `W`, `[out, in]`.
+    pub(crate) fn weight(&self) -> &Tensor {
+        self.linear.weight()
+    }
+
+    /// The activation of the output.
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
     }
 
     /// `input · Wᵀ + b`.
@@ -35,6 +55,18 @@ impl Dense {
     /// `act(input · Wᵀ + b)`.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
         activate(self.precision, self.activation, &self.linear(input)?)
+    }
+
+    /// Runs `layers` one after the other, the first on `input`.
+    pub(crate) fn trace(layers: &[Self], input: &Tensor) -> Result<Trace> {
+        let mut trace = Trace { last_input: input.clone(), logits: vec![], output: input.clone() };
+        for layer in layers {
+            let logits = layer.linear(&trace.output)?;
+            let output = activate(layer.precision, layer.activation, &logits)?;
+            trace.last_input = std::mem::replace(&mut trace.output, output);
+            trace.logits.push(logits);
+        }
+        Ok(trace)
     }
 
     /// The layer's name of what runs, for [`cvae_core::KernelChoice`].
