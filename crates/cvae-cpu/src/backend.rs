@@ -177,7 +177,6 @@ impl Backend for CpuBackend {
 fn has_kernel(op: &Op) -> bool {
     match op {
         Op::LinearGradWeight { extra, .. } => extra.len() < MAX_PAIRS,
-        Op::SpectralScale { .. } | Op::ScaleRows { .. } | Op::SpectralGrad { .. } => false,
         _ => true,
     }
 }

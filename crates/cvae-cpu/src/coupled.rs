@@ -1,5 +1,5 @@
 //! Ops that depend on whole rows or on the whole batch: permuted columns, sparse codes, mixed columns, a learnt
-//! variance, the bounded divergence, the discrepancy of codes from the prior.
+//! variance, the bounded divergence, the discrepancy of codes from the prior, weights divided by their norm.
 //!
 //! A thread reads every feature and writes the panels it owns. What several threads need, such as a sum over the
 //! batch, each computes for itself in the same order, so that the bits do not depend on their number and no
@@ -12,10 +12,11 @@ use cvae_core::{ColumnGroup, ColumnKind, KlBound, Latent, Noise, Op, Reconstruct
 
 use crate::kernels::mmd::Pairs;
 use crate::run::{Pass, Worker};
+use crate::spectral::{self, Outputs};
 
 /// A value as rows and features.
 #[derive(Clone, Copy)]
-struct Grid {
+pub(crate) struct Grid {
     start: *mut f32,
     stride: usize,
     panel: usize,
@@ -26,21 +27,21 @@ impl Grid {
     ///
     /// # Safety
     /// The row and the feature lie inside the value.
-    unsafe fn at(self, row: usize, feature: usize) -> *mut f32 {
+    pub(crate) unsafe fn at(self, row: usize, feature: usize) -> *mut f32 {
         // SAFETY: as promised.
         unsafe { self.start.add(row / self.panel * self.stride + feature * self.panel + row % self.panel) }
     }
 
     /// # Safety
     /// As [`Grid::at`]; nobody is writing the element.
-    unsafe fn get(self, row: usize, feature: usize) -> f64 {
+    pub(crate) unsafe fn get(self, row: usize, feature: usize) -> f64 {
         // SAFETY: as promised.
         f64::from(unsafe { *self.at(row, feature) })
     }
 
     /// # Safety
     /// As [`Grid::at`]; the element is this thread's.
-    unsafe fn set(self, row: usize, feature: usize, x: f64) {
+    pub(crate) unsafe fn set(self, row: usize, feature: usize, x: f64) {
         // SAFETY: as promised.
         unsafe { *self.at(row, feature) = x as f32 };
     }
@@ -66,8 +67,8 @@ impl Comparison {
 }
 
 /// The features that this thread writes, and where their terms go.
-struct Share {
-    own: Range<usize>,
+pub(crate) struct Share {
+    pub(crate) own: Range<usize>,
     /// First slot of the op's term; null without one. Each panel of features has a run of slots.
     losses: *mut f64,
     /// Slots of a run.
@@ -141,12 +142,24 @@ impl Worker<'_> {
                     let grids = [self.grid(code), self.grid(prior), self.grid(grad), self.output(pass, &share, output)];
                     self.mmd(pass.rows, value.width, &share, weight, grids);
                 }
+                Op::SpectralScale { weight, iterations, scale, left, right } => {
+                    self.spectral_scale(pass, weight, iterations, &Outputs { scale, left, right });
+                }
+                Op::ScaleRows { input, scale, output } => {
+                    let output = self.output(pass, &share, output);
+                    spectral::scale_rows(pass.rows, &share, self.grid(input), self.grid(scale), output);
+                }
+                Op::SpectralGrad { grad, input, scale, left, output } => {
+                    let output = self.output(pass, &share, output);
+                    let operands = [grad, input, scale, left].map(|id| self.grid(id));
+                    spectral::grad(pass.rows, self.value(input).width, &share, operands, output);
+                }
                 _ => unreachable!("{op} is not coupled"),
             }
         }
     }
 
-    fn grid(&self, id: ValueId) -> Grid {
+    pub(crate) fn grid(&self, id: ValueId) -> Grid {
         let value = self.value(id);
         // SAFETY: the start of a value lies inside the arena.
         Grid { start: unsafe { self.at(value, 0, 0) }, stride: value.stride, panel: self.width() }

@@ -39,6 +39,7 @@ mod pool;
 mod run;
 mod schedule;
 mod simd;
+mod spectral;
 mod team;
 
 pub use backend::{CpuBackend, Level};

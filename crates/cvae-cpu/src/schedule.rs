@@ -167,7 +167,13 @@ pub(crate) fn assign_split(graph: &Graph, contracts: &mut [bool], known: bool) -
                 split[grad.index()] = !contracts[weight.index()];
                 split[output.index()] = contracts[weight.index()];
             }
-            Op::LinearGradWeight { .. } | Op::ParamNorm { .. } | Op::Update => {}
+            Op::LinearGradWeight { input, ref extra, .. } => {
+                extra.iter().for_each(|(other, _)| split[other.index()] = split[input.index()]);
+            }
+            Op::SpectralGrad { input, left, output, .. } => {
+                [left, output].iter().for_each(|value| split[value.index()] = !split[input.index()]);
+            }
+            Op::ParamNorm { .. } | Op::Update => {}
             _ if Class::of(op) == Class::Drawn => op.writes().iter().for_each(|value| drawn[value.index()] = true),
             _ => {
                 let reads = op.reads();
@@ -230,7 +236,8 @@ impl Schedule {
             Op::LinearGradWeight { extra, .. } => 1 + extra.len(),
             _ => 1,
         });
-        let scratch_stride = (padded_rows * width * pairs.max().unwrap_or(1)).next_multiple_of(16);
+        let panels_of_pairs = padded_rows * width * pairs.max().unwrap_or(1);
+        let scratch_stride = panels_of_pairs.max(spectral_scratch(graph, width)).next_multiple_of(16);
         let scratch = offsets.take(scratch_stride * threads);
         let mut b = Builder {
             graph,
@@ -262,6 +269,20 @@ impl Schedule {
             padded_rows,
         }
     }
+}
+
+/// Floats of scratch that the search for a singular value needs: its two vectors, in whole panels, and a panel.
+fn spectral_scratch(graph: &Graph, width: usize) -> usize {
+    if !graph.ops.iter().any(|op| matches!(op, Op::SpectralScale { .. })) {
+        return 0;
+    }
+    let vectors = graph.ops.iter().map(|op| match *op {
+        Op::Linear { input, output, .. } => {
+            [input, output].map(|id| graph.size(id).next_multiple_of(width)).iter().sum()
+        }
+        _ => 0,
+    });
+    vectors.max().unwrap_or(0) + width
 }
 
 impl Builder<'_> {
@@ -394,10 +415,12 @@ impl Builder<'_> {
 
     fn coupled(&mut self, op: &Op) {
         let Some(like) = op.writes().first().copied() else { return };
-        let share = self.home(like);
         let reads = op.reads().into_iter().map(|value| (Resource::Value(value), Share::All, false));
-        let writes = op.writes().into_iter().map(|value| (Resource::Value(value), share, true));
-        let accesses: Vec<_> = reads.chain(writes).collect();
+        let writes = op.writes().into_iter().map(|value| (Resource::Value(value), self.home(value), true));
+        let mut accesses: Vec<_> = reads.chain(writes).collect();
+        if let Op::SpectralScale { weight, .. } = *op {
+            accesses.push((Resource::Param(weight), Share::All, false));
+        }
         let losses = self.loss_slots(op, like);
         self.push(Phase::Coupled { op: op.clone(), like, losses }, &accesses);
     }

@@ -188,6 +188,8 @@ fn family() -> Vec<Objective> {
         Objective { missing: true, ..corrupted(masked) },
         Objective { missing: true, ..collapsed.clone() },
         Objective { top_k: Some(2), ..collapsed.clone() },
+        Objective::collapsed_spectral_norm(0.05),
+        Objective { spectral_norm: true, ..jacobian(Jacobian::Contractive { weight: 0.3 }) },
         Objective { sigma_floor: Some(1e-3), ..collapsed.clone() },
         Objective { sigma_floor: Some(1e-3), missing: true, ..collapsed.clone() },
         latent(Latent::Sparse { weight: 0.2 }),
