@@ -128,10 +128,11 @@ impl Worker<'_> {
     unsafe fn repeat(&self, pass: &Pass, id: ValueId, row: &[f32]) {
         let (value, grid) = (self.value(id), self.grid(id));
         for panel in self.home(value) {
-            for feature in panel * self.width()..panel * self.width() + self.features(value, panel) {
+            let first = panel * self.width();
+            for (offset, x) in row[first..][..self.features(value, panel)].iter().enumerate() {
                 for index in 0..pass.rows.next_multiple_of(self.width()) {
                     // SAFETY: values are padded to whole batch panels; lanes outside the batch are 0.
-                    unsafe { *grid.at(index, feature) = if index < pass.rows { row[feature] } else { 0.0 } };
+                    unsafe { *grid.at(index, first + offset) = if index < pass.rows { *x } else { 0.0 } };
                 }
             }
         }

@@ -190,7 +190,7 @@ fn the_largest_sums_do_not_saturate() {
         units,
         activation: Activation::Identity,
         weights: FrozenWeights::Int8 {
-            values: (0..units * inputs).map(|i| if i / inputs % 2 == 0 { 127 } else { -127 }).collect(),
+            values: (0..units * inputs).map(|i| if (i / inputs).is_multiple_of(2) { 127 } else { -127 }).collect(),
             scales: vec![1.0; units],
             input: ByteLevels { step: 1.0, zero },
         },
