@@ -87,6 +87,9 @@ pub(crate) struct TrainArgs {
     /// Activation of hidden layers: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, identity.
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) activation: Option<String>,
+    /// Square linear layers at the end of the encoder, multiplied out by `cvae freeze` [default: 4 for irmae].
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    pub(crate) linear_layers: Option<usize>,
     /// Activation of the reconstruction: linear, sigmoid.
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) output: Option<String>,
@@ -145,8 +148,8 @@ pub(crate) struct TrainArgs {
 /// What is minimised.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ObjectiveArgs {
-    /// What is asked of the model: collapsed (or rae-l2), rae-gp, ae, vae, beta-vae, capacity, free-bits, sigma-vae,
-    /// contractive, denoising, masked, sparse, top-k, wae-mmd [default: collapsed].
+    /// What is asked of the model: collapsed (or rae-l2), rae-gp, rae-sn, ae, vae, beta-vae, capacity, free-bits, sigma-vae,
+    /// contractive, denoising, masked, sparse, top-k, wae-mmd, irmae [default: collapsed].
     #[arg(long, value_name = "NAME", help_heading = "Objective")]
     pub(crate) objective: Option<String>,
     /// How reconstructions are compared: mse_sum, mse_mean, bce, l1, huber.

@@ -10,6 +10,9 @@ use cvae_data::{LoadOptions, Scaling, Source};
 use crate::args::{TrainArgs, Widths};
 use crate::objective;
 
+/// Linear layers of the objective irmae where nothing else is said.
+const IRMAE_LAYERS: usize = 4;
+
 /// The configuration that the arguments describe, and the rows it names.
 ///
 /// # Errors
@@ -115,8 +118,21 @@ fn training_options(config: &mut Config, args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
-/// The model with the widths and activations of the arguments; what they leave open stays as in `base`.
+/// The model with the widths, activations and linear layers of the arguments; what they leave open stays as in `base`.
 fn model(base: &ModelSpec, args: &TrainArgs) -> Result<ModelSpec> {
+    let mut plain = base.clone();
+    // The linear layers are taken off, so that giving the same arguments again gives the same model.
+    while let [.., _, LayerSpec::Linear { .. }] = plain.encoder.as_slice() {
+        plain.encoder.pop();
+    }
+    let had = base.encoder.len() - plain.encoder.len();
+    let irmae = args.objective.objective.as_deref() == Some(objective::IRMAE);
+    let named = if irmae && had == 0 { IRMAE_LAYERS } else { had };
+    Ok(dense(&plain, args)?.with_linear_code(args.linear_layers.unwrap_or(named))?)
+}
+
+/// The model of dense layers.
+fn dense(base: &ModelSpec, args: &TrainArgs) -> Result<ModelSpec> {
     if args.layers.is_none() && args.decoder.is_none() && args.activation.is_none() && args.output.is_none() {
         return Ok(base.clone());
     }

@@ -7,7 +7,7 @@ use cvae_data::ImageShape;
 use crate::args::ObjectiveArgs;
 
 /// Objectives that `--objective` knows.
-const OBJECTIVES: [&str; 15] = [
+const OBJECTIVES: [&str; 17] = [
     "ae",
     "vae",
     "beta-vae",
@@ -17,13 +17,17 @@ const OBJECTIVES: [&str; 15] = [
     "collapsed",
     "rae-l2",
     "rae-gp",
+    "rae-sn",
     "contractive",
     "denoising",
     "masked",
     "sparse",
     "top-k",
     "wae-mmd",
+    "irmae",
 ];
+/// The objective that differs from `ae` in the model alone: by linear layers at the end of the encoder.
+pub(crate) const IRMAE: &str = "irmae";
 /// Reconstruction terms that `--reconstruction` knows.
 const RECONSTRUCTIONS: [&str; 5] = ["mse_sum", "mse_mean", "bce", "l1", "huber"];
 /// Where Huber's loss turns from quadratic to linear when nothing else is said.
@@ -87,7 +91,7 @@ fn named(name: &str, rows: Rows) -> Result<Objective> {
     // A term that shrinks the code is degenerate without a decoder regulariser.
     let regularised = |objective: Objective| Objective { decoder_l2: Objective::DEFAULT_DECODER_L2, ..objective };
     Ok(match name {
-        "ae" => Objective::ae(),
+        "ae" | IRMAE => Objective::ae(),
         "vae" => Objective::vae(1.0),
         "beta-vae" => Objective::vae(BETA_VAE),
         "capacity" => Objective {
@@ -98,6 +102,7 @@ fn named(name: &str, rows: Rows) -> Result<Objective> {
         "sigma-vae" => Objective { sigma_floor: Some(SIGMA_FLOOR), ..Objective::vae(1.0) },
         "collapsed" | "rae-l2" => collapsed,
         "rae-gp" => Objective::collapsed_gradient_penalty(Objective::DEFAULT_BETA, GRADIENT_PENALTY),
+        "rae-sn" => Objective::collapsed_spectral_norm(Objective::DEFAULT_BETA),
         "contractive" => regularised(Objective::contractive(CONTRACTIVE)),
         "denoising" => Objective::denoising(DENOISING),
         "masked" => Objective::denoising(masked(Corruption::DEFAULT_MASKED, None, rows)?),
@@ -203,8 +208,8 @@ mod tests {
         for (index, objective) in all.iter().enumerate() {
             assert!(!objective.is_degenerate(), "{}", OBJECTIVES[index]);
             let same = all.iter().filter(|other| *other == objective).count();
-            // Two names for the collapsed objective.
-            let expected = if ["collapsed", "rae-l2"].contains(&OBJECTIVES[index]) { 2 } else { 1 };
+            // Two names for the collapsed objective; irmae differs from ae in the model.
+            let expected = if ["collapsed", "rae-l2", "ae", IRMAE].contains(&OBJECTIVES[index]) { 2 } else { 1 };
             assert_eq!(same, expected, "{}", OBJECTIVES[index]);
         }
     }

@@ -212,6 +212,16 @@ const REFUSALS: &[(&str, &[&str])] = &[
     ("decode --run run --latents missing.npy --out z.npy", &["missing.npy"]),
     ("eval --run run --data wide.npy", &["wide.npy", "7", "6"]),
     ("eval --run run --data nan.npy", &["nan.npy", "row 4"]),
+    // Objectives.
+    ("train --objective vae --nats 3", &["--nats", "capacity"]),
+    ("train --objective ae --penalty 3", &["--penalty", "rae-gp"]),
+    ("train --objective rae-gp --penalty -3", &["`weight`", "-3"]),
+    ("train --objective top-k --top-k 0", &["top", "0"]),
+    ("train --corruption blur:1", &["unknown corruption `blur:1`", "masking:SHARE"]),
+    ("train --corruption masking:1", &["`share`", "1"]),
+    ("train --corruption gaussian:x", &["unknown corruption `gaussian:x`"]),
+    ("train good.npy --corruption masked:0.5:4", &["images"]),
+    ("train --linear-layers 99", &["99", "64"]),
     // Generating and judging.
     ("sample --run run -n 5 --temperature -1 --out z.npy", &["temperature", "-1"]),
     ("sample --run run -n 5 --temperature nan --out z.npy", &["temperature", "NaN"]),

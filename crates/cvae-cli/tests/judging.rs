@@ -196,7 +196,7 @@ fn eval_puts_pca_an_untrained_network_and_samples_beside_the_model() {
     let figure = |index: usize, key: &str| number(&densities[index], key);
     assert!(number(generation, "reconstructions") < 0.5 * figure(0, "frechet"), "{generation}");
     assert!(figure(2, "frechet") < figure(0, "frechet") && figure(1, "frechet") < figure(0, "frechet"));
-    assert!(figure(2, "recall") > figure(0, "recall"), "{generation}");
+    assert!(figure(2, "precision") > figure(0, "precision"), "{generation}");
     assert!(figure(2, "log_likelihood") > figure(0, "log_likelihood"));
     assert!((0..3).all(|index| (0.0..=1.0).contains(&figure(index, "precision"))));
     let text = succeed(folder, "eval --run run");

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &FreezeArgs) -> Result<()> {
     if !args.run.is_dir() {
         bail!("{}: there is no such run folder", args.run.display());
     }
-    let model = RunFolder::new(&args.run).read_model()?;
+    let model = RunFolder::new(&args.run).read_model()?.folded()?;
     let (frozen, quantised) = match precision {
         FrozenPrecision::F32 => (FrozenAutoencoder::new(&model, precision, &[])?, None),
         FrozenPrecision::Int8 => {

@@ -82,6 +82,23 @@ fn the_rows_decide_what_nobody_said() {
 }
 
 #[test]
+fn linear_layers_come_once() {
+    let linear = |line: &str| {
+        let encoder = config(line).model.encoder;
+        encoder.iter().filter(|layer| matches!(layer, cvae_core::LayerSpec::Linear { .. })).count()
+    };
+    assert_eq!(linear("--objective irmae"), 4);
+    assert_eq!(linear("--objective irmae --linear-layers 2 --layers 64-32-8"), 2);
+    assert_eq!(linear("--linear-layers 3"), 3);
+    assert_eq!(linear("--objective ae"), 0);
+    let deep = config("--objective irmae");
+    let again = model(&deep.model, &args("--objective irmae")).unwrap();
+    assert_eq!(again, deep.model);
+    assert_eq!(model(&deep.model, &args("")).unwrap(), deep.model);
+    assert!(refusal("--linear-layers 65").contains("65"));
+}
+
+#[test]
 fn every_objective_of_the_help_is_accepted() {
     for name in ["rae-gp", "capacity", "free-bits", "sigma-vae", "denoising", "masked", "sparse", "top-k", "wae-mmd"] {
         let config = config(&format!("--layers 64-16-8 --objective {name}"));

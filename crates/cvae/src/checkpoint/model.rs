@@ -1,6 +1,6 @@
 //! `model.safetensors`: the parameters under PyTorch's names.
 
-use cvae_core::{ParamLayout, Plan};
+use cvae_core::{ParamLayout, Plan, fold_linear, fold_spectral_norm};
 use cvae_data::FittedScaling;
 use safetensors::Dtype;
 
@@ -25,6 +25,26 @@ pub struct Model {
     pub scaling: FittedScaling,
     /// The parameters in the plan's layout.
     pub params: Vec<f32>,
+}
+
+impl Model {
+    /// The same function without what serves training alone: linear layers at the end of the encoder are multiplied
+    /// into one ([`fold_linear`]), and weights divided by their largest singular value are stored so
+    /// ([`fold_spectral_norm`]).
+    ///
+    /// # Errors
+    /// A model whose parts do not fit together.
+    pub fn folded(&self) -> Result<Self, ConfigError> {
+        let variational = self.config.objective.latent.is_variational();
+        let mut objective = self.config.objective.clone();
+        let params = match std::mem::take(&mut objective.spectral_norm) {
+            true => fold_spectral_norm(&self.plan.spec, variational, &self.params)?,
+            false => self.params.clone(),
+        };
+        let (model, params) = fold_linear(&self.plan.spec, variational, &params)?;
+        let config = Config { model, objective, ..self.config.clone() };
+        Ok(Self { plan: config.plan()?, config, scaling: self.scaling.clone(), params })
+    }
 }
 
 impl RunFolder {
