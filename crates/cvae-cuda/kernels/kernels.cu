@@ -12,6 +12,7 @@
 #include "linear.cu"
 #include "gather.cu"
 #include "coupled.cu"
+#include "spectral.cu"
 
 template <class Precision> DEVICE void run_tile(const Task &task, const Step &step, int tile) {
   switch (task.kind) {
@@ -25,6 +26,8 @@ template <class Precision> DEVICE void run_tile(const Task &task, const Step &st
   case SIGMA_SLOPE: sigma_slope(task, step); break;
   case KL_SLOPES: kl_slopes(task, step); break;
   case DISCREPANCY: discrepancy_row(task, step, tile); break;
+  case SPECTRAL: spectral(task); break;
+  case SPECTRAL_GRAD: spectral_grad_row(task, tile); break;
   default: finish_step(task, step);
   }
 }

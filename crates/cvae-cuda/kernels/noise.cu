@@ -81,10 +81,14 @@ DEVICE Words row_words(const Step &step, unsigned stream, int row, unsigned bloc
   return philox(block, id, step.epoch, stream, step.seed);
 }
 
+// Word `index mod 4` of a block.
+DEVICE unsigned word_of(const Words &words, unsigned index) {
+  return index & 2u ? (index & 1u ? words.w[3] : words.w[2]) : (index & 1u ? words.w[1] : words.w[0]);
+}
+
 // The random word of unit `unit` of a batch row: word `unit mod 4` of block `unit / 4`.
 DEVICE unsigned unit_word(const Step &step, unsigned stream, int row, unsigned unit) {
-  const Words words = row_words(step, stream, row, unit / 4u);
-  return unit & 2u ? (unit & 1u ? words.w[3] : words.w[2]) : (unit & 1u ? words.w[1] : words.w[0]);
+  return word_of(row_words(step, stream, row, unit / 4u), unit);
 }
 
 // The random sign of one element of a batch row: −1 if its word's highest bit is set.

@@ -47,6 +47,7 @@ DEVICE_CALL void apply_points(const Task &task, const Step &step, int row, int c
     case OBSERVE: v = v == v ? v : 0.f; break; // NaN alone differs from itself
     case OBSERVED: v = v == v ? 1.f : 0.f; break;
     case MULTIPLY: v *= load(point.first + i); break;
+    case SCALE: v *= load(point.first); break;
     case TOP_K: v = among_largest(point.first + (i - column), task.columns, column, point.variant) ? v : 0.f; break;
     case TOP_K_GRAD: v = load(point.first + i) == 0.f ? 0.f : v; break;
     case CODE_L1: v += point.scale * absolute(load(point.first + i), loss) * step.inv_rows; break;

@@ -17,6 +17,9 @@ enum TaskKind : unsigned {
   SIGMA_SLOPE = 8,    // output[1] = 1/(rows·(M + floor)): the slope of a learnt variance; the loss
   KL_SLOPES = 9,      // output[1, latent] = slopes of the bounded divergence; the loss
   DISCREPANCY = 10,   // output[batch, latent] = first + the gradient of MMD² between codes and prior; the loss
+  SPECTRAL = 11,      // store = 1/σ, σ being the largest singular value of b[depth, columns]; second: the left
+                      // singular vector, third: the right one
+  SPECTRAL_GRAD = 12, // output[batch, columns] = −first[0]·(Σ a ⊙ b)·second, row by row; depth: width of a and b
 };
 
 // Shape of a matrix product's output tiles.
@@ -60,6 +63,7 @@ enum PointOp : unsigned {
   SIGMA_GRAD = 28,          // first: target, second: weights or null; v = (v − first)·weight·third[0]
   MIXED_GRAD = 29,          // as RECONSTRUCTION_GRAD by groups of columns (third); task.a: the predictions
   MIXED_OUTPUT = 30,        // v = from logits to the row's values (third: groups); task.a: the logits
+  SCALE = 31,               // v *= first[0]
 };
 
 struct Point {
@@ -107,12 +111,12 @@ struct Task {
   double weight;     // factor of the partials in the loss
   double clip_norm;  // largest norm of the gradients
   double bound;      // KL_SLOPES: capacity or floor; SIGMA_SLOPE: floor
-  unsigned count;    // FINISH_STEP: tasks; with clip_partials: their number
+  unsigned count;    // FINISH_STEP: tasks; with clip_partials: their number; SPECTRAL: iterations
   unsigned term;     // term of the loss that the partials belong to
   unsigned per_row;  // whether that term is divided by the batch's rows
   unsigned points;
   unsigned pair_count;
-  unsigned variant;  // KL_SLOPES: KlBound
+  unsigned variant;  // KL_SLOPES: KlBound; SPECTRAL: index of the weight
   Point point[MAX_POINTS];
 };
 
@@ -195,7 +199,8 @@ DEVICE int tile_count(const Task &task, int batch) {
   case POINTWISE:
   case GATHER: return divide_up(rows * task.ldc, POINTWISE_TILE);
   case SQUARED_NORM: return divide_up(task.columns, norm_tile(task.columns));
-  case DISCREPANCY: return rows;
+  case DISCREPANCY:
+  case SPECTRAL_GRAD: return rows;
   default: return 1;
   }
 }

@@ -192,10 +192,6 @@ impl Backend for CudaBackend {
             false => Err(Unsupported::TooLarge { backend: self.id().to_string(), what, max: i32::MAX as usize, asked }),
         };
         let program = &plan.program;
-        let mut ops = program.graphs().into_iter().flat_map(|graph| &graph.ops);
-        if let Some(op) = ops.find(|op| matches!(op, Op::SpectralScale { .. })) {
-            return Err(Unsupported::Op { backend: self.id().to_string(), op: op.to_string() });
-        }
         let widest = |graph: &Graph| graph.values.iter().map(|shape| leading(shape.size())).max().unwrap_or(0);
         let widest = widest(&program.train).max(widest(&program.reconstruct));
         limit("elements of a batch's widest value", plan.max_rows.saturating_mul(widest))?;

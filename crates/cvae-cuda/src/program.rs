@@ -107,7 +107,7 @@ impl Auxiliary {
         for (spec, tiles) in specs.iter().zip(tiles) {
             first.push(next);
             next.partial += if spec.has_partials() { *tiles } else { 0 };
-            next.scratch += spec.scratch();
+            next.scratch += spec.scratch;
             next.pair += spec.pairs.len();
             words.extend(spec.points.iter().flat_map(|point| &point.table));
             next.table = words.len();
@@ -195,6 +195,8 @@ fn choice(spec: &TaskSpec, phase: usize) -> KernelChoice {
         TaskKind::SigmaSlope => "sigma_slope".to_owned(),
         TaskKind::KlSlopes => "kl_slopes".to_owned(),
         TaskKind::Discrepancy => "discrepancy".to_owned(),
+        TaskKind::Spectral => "spectral".to_owned(),
+        TaskKind::SpectralGrad => "spectral_grad".to_owned(),
     };
     KernelChoice { op: spec.ops.join("; "), kernel: format!("{kernel}, phase {phase}") }
 }
@@ -209,8 +211,8 @@ fn most_tiles(spec: &TaskSpec, max_rows: usize) -> usize {
         TaskKind::GradBias => spec.columns.div_ceil(BIAS_TILE),
         TaskKind::Pointwise | TaskKind::Gather => (rows * leading(spec.columns)).div_ceil(POINTWISE_TILE),
         TaskKind::SquaredNorm => spec.columns.div_ceil(norm_tile(spec.columns)).min(NORM_TILES),
-        TaskKind::Discrepancy => rows,
-        TaskKind::FinishStep | TaskKind::SigmaSlope | TaskKind::KlSlopes => 1,
+        TaskKind::Discrepancy | TaskKind::SpectralGrad => rows,
+        TaskKind::FinishStep | TaskKind::SigmaSlope | TaskKind::KlSlopes | TaskKind::Spectral => 1,
     }
 }
 
@@ -251,6 +253,7 @@ impl Binder<'_> {
             pair_count: spec.pairs.len() as u32,
             bound: spec.bound,
             variant: spec.variant,
+            count: spec.iterations,
             ..Task::default()
         };
         let first = self.auxiliary.first[index];
@@ -300,7 +303,7 @@ impl Binder<'_> {
             Some(Operand::Param(id) | Operand::Moment1(id) | Operand::Moment2(id) | Operand::Grad(id)) => {
                 self.state.layout.get(id).width
             }
-            Some(Operand::Partials(_) | Operand::Scratch(_) | Operand::Losses) | None => 0,
+            Some(Operand::Partials(_) | Operand::Scratch(..) | Operand::Losses) | None => 0,
         };
         leading(width) as i32
     }
@@ -318,7 +321,9 @@ impl Binder<'_> {
             Some(Operand::Moment2(id)) => param(&self.state.moment2, id),
             Some(Operand::Grad(id)) => param(&self.state.grads, id),
             Some(Operand::Partials(task)) => self.auxiliary.partials.address(self.auxiliary.first[task].partial),
-            Some(Operand::Scratch(task)) => self.auxiliary.scratch.address(self.auxiliary.first[task].scratch),
+            Some(Operand::Scratch(task, element)) => {
+                self.auxiliary.scratch.address(self.auxiliary.first[task].scratch + element)
+            }
             Some(Operand::Losses) => self.state.losses.address(0),
         }
     }

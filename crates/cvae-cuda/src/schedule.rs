@@ -1,7 +1,7 @@
 //! The order of tasks: phases, each of tasks that may run at the same time.
 
 use crate::lower::{Operand, TaskSpec};
-use crate::task::TaskKind;
+use crate::task::{PointOp, TaskKind};
 
 /// What a task reads and writes.
 struct Access {
@@ -17,9 +17,10 @@ impl Access {
         let mut writes = vec![];
         for point in &task.points {
             let operands = point.operands.iter().flatten();
-            match point.op {
-                crate::task::PointOp::Update => writes.extend(operands),
-                _ => reads.extend(operands),
+            // An update changes its operands, and a search leaves its vectors there.
+            match point.op == PointOp::Update || task.kind == TaskKind::Spectral {
+                true => writes.extend(operands),
+                false => reads.extend(operands),
             }
             writes.extend(point.store);
         }

@@ -22,6 +22,8 @@ pub(crate) enum TaskKind {
     SigmaSlope = 8,
     KlSlopes = 9,
     Discrepancy = 10,
+    Spectral = 11,
+    SpectralGrad = 12,
 }
 
 /// Shape of a matrix product's output tiles.
@@ -77,6 +79,7 @@ pub(crate) enum PointOp {
     SigmaGrad = 28,
     MixedGrad = 29,
     MixedOutput = 30,
+    Scale = 31,
 }
 
 /// The operands of a further product.

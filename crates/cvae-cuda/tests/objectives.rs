@@ -1,5 +1,5 @@
 //! The whole family of objectives on the emulated driver, against the `f64` reference: corruption, missing values,
-//! sparse codes, terms of the whole batch, mixed columns, Jacobian terms.
+//! sparse codes, terms of the whole batch, mixed columns, Jacobian terms, normalised weights.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -137,6 +137,32 @@ fn jacobian_terms_agree_for_every_activation() {
     check(&Objective::contractive(0.3), Activation::Tanh, 20, 17, &[4]);
     let sparse = Objective { jacobian: Jacobian::Contractive { weight: 0.2 }, ..Objective::top_k(2) };
     check(&sparse, Activation::Sigmoid, 6, 4, &[4]);
+}
+
+#[test]
+fn weights_divided_by_their_norm_agree() {
+    let _turn = Turn::seeded(10);
+    for activation in [Activation::Relu, Activation::Tanh] {
+        check(&Objective::collapsed_spectral_norm(0.1), activation, 9, 3, &[1, 6]);
+    }
+    // Wider than a warp and than a block.
+    let wide = plan(
+        model(300, 40, 3, Activation::Relu),
+        Objective::collapsed_spectral_norm(0.1),
+        OptimizerSpec::sgd(0.1, 0.5),
+        4,
+    );
+    for path in [LaunchPath::Launches, LaunchPath::Graph, LaunchPath::Cooperative] {
+        agrees(Precision::F32, path, &wide, 4);
+    }
+    let backend = backend(Precision::F32, LaunchPath::Graph);
+    let (mut cuda, mut reference) = (start(&backend, &wide), start(&ReferenceBackend as &dyn Backend, &wide));
+    let input = rows(5, 300);
+    let (mut found, mut expected) = (vec![0.0; 5 * 300], vec![0.0; 5 * 300]);
+    cuda.infer(Entry::Reconstruct, &input, &mut found).expect("infers");
+    reference.infer_f64(Entry::Reconstruct, &input, &mut expected).expect("infers");
+    let error = difference(&found, &expected);
+    assert!(error < tolerance(Precision::F32), "{error:e}");
 }
 
 #[test]

@@ -35,14 +35,16 @@ mod planted {
         .collect()
     }
 
-    /// Objectives with terms of the whole batch, one for each task that looks at it.
+    /// Objectives with tasks that look at the whole batch or at a weight, one for each.
     fn coupled() -> impl Iterator<Item = Arc<Plan>> {
         let sigma = Objective { sigma_floor: Some(1e-2), missing: true, ..Objective::default() };
         let capacity = Latent::Capacity { gamma: 0.5, capacity: 1.0 };
         // More dimensions than a warp has lanes.
         let bits = Latent::FreeBits { beta: 0.5, floor: 0.01 };
         let latent = |latent| Objective { latent, ..Objective::ae() };
-        let objectives = [(sigma, 3), (latent(capacity), 3), (latent(bits), 35), (Objective::wae_mmd(2.0), 5)];
+        let spectral = Objective::collapsed_spectral_norm(0.1);
+        let objectives =
+            [(sigma, 3), (latent(capacity), 3), (latent(bits), 35), (Objective::wae_mmd(2.0), 5), (spectral, 3)];
         objectives.into_iter().map(|(objective, latent)| {
             plan(model(6, 5, latent, Activation::Relu), objective, OptimizerSpec::sgd(0.1, 0.9), 7)
         })

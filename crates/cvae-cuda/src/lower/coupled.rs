@@ -23,6 +23,7 @@ impl Lowering<'_> {
                 let mut task = TaskSpec::new(TaskKind::SigmaSlope, Extent::Fixed(1), columns, text.to_owned());
                 task.a = weights.map(|weights| self.read(weights));
                 (task.measured_by, task.bound, task.loss) = (Some(squares), floor, Some(RECONSTRUCTION));
+                task.scratch = 1;
                 let slope = self.push_scratch(task, PointSpec::new(PointOp::Keep));
                 let mut point = PointSpec::new(PointOp::SigmaGrad);
                 point.operands = [Some(self.read(target)), weights.map(|weights| self.read(weights)), Some(slope)];
@@ -37,7 +38,7 @@ impl Lowering<'_> {
                     KlBound::Capacity { gamma, capacity } => (0, gamma, capacity),
                     KlBound::FreeBits { beta, floor } => (1, beta, floor),
                 };
-                task.loss = latent(weight);
+                (task.loss, task.scratch) = (latent(weight), columns);
                 let slopes = self.push_scratch(task, PointSpec::new(PointOp::Keep).scale(weight));
                 for (op, of, grad, output) in [
                     (PointOp::KlMean, mean, mean_grad, mean_output),
@@ -79,7 +80,7 @@ impl Lowering<'_> {
 
     /// Appends a task that leaves numbers for others, and returns where.
     fn push_scratch(&mut self, mut task: TaskSpec, point: PointSpec) -> Operand {
-        let scratch = Operand::Scratch(self.tasks.len());
+        let scratch = Operand::Scratch(self.tasks.len(), 0);
         task.points.push(point.storing(scratch));
         self.tasks.push(task);
         scratch

@@ -4,6 +4,7 @@
 mod coupled;
 mod elementwise;
 mod spec;
+mod spectral;
 
 use cvae_core::{Algorithm, Graph, Op, ParamId, Plan, Term, ValueId};
 
@@ -43,9 +44,10 @@ pub(crate) fn lower(
 ) -> Vec<TaskSpec> {
     let mut lowering = Lowering::new(plan, layout, graph, max_rows, gradients);
     let live = live_ops(graph);
-    for op in graph.ops.iter().zip(live).filter_map(|(op, live)| live.then_some(op)) {
-        lowering.op(op);
-    }
+    let ops: Vec<&Op> = graph.ops.iter().zip(live).filter_map(|(op, live)| live.then_some(op)).collect();
+    // What depends on parameters alone comes first, so that any later task may use it.
+    let (first, later): (Vec<&Op>, Vec<&Op>) = ops.iter().partition(|op| matches!(op, Op::SpectralScale { .. }));
+    first.into_iter().chain(later).for_each(|op| lowering.op(op));
     lowering.finish()
 }
 
@@ -116,6 +118,8 @@ struct Lowering<'a> {
     is_tail: Vec<bool>,
     /// Per value: how many readers take it from memory.
     readers: Vec<usize>,
+    /// Per value whose rows are all equal: where a row lies.
+    rows: Vec<Option<Operand>>,
 }
 
 impl<'a> Lowering<'a> {
@@ -131,6 +135,7 @@ impl<'a> Lowering<'a> {
             defined: vec![None; count],
             is_tail: vec![false; count],
             readers: vec![0; count],
+            rows: vec![None; count],
         };
         let op = format!("gather {}", graph.input);
         let mut gather = TaskSpec::new(TaskKind::Gather, Extent::Batch, graph.size(graph.input), op);
@@ -186,9 +191,7 @@ impl<'a> Lowering<'a> {
             }
             Op::TopK { .. } | Op::MixedReconstruction { .. } | Op::MixedOutput { .. } => self.row_op(op, &text),
             Op::SigmaReconstruction { .. } | Op::KlBounded { .. } | Op::Mmd { .. } => self.coupled_op(op, &text),
-            Op::SpectralScale { .. } | Op::ScaleRows { .. } | Op::SpectralGrad { .. } => {
-                unreachable!("{text} is refused by `supports`")
-            }
+            Op::SpectralScale { .. } | Op::ScaleRows { .. } | Op::SpectralGrad { .. } => self.spectral_op(op, &text),
             Op::Update => {}
             Op::Act { .. }
             | Op::Reparameterize { .. }

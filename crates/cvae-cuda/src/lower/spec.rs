@@ -19,8 +19,8 @@ pub(crate) enum Operand {
     Grad(ParamId),
     /// The partial sums of a task.
     Partials(usize),
-    /// What a task found of the whole batch.
-    Scratch(usize),
+    /// What a task found of the whole batch or of a weight, from an element on.
+    Scratch(usize, usize),
     /// The loss accumulator.
     Losses,
 }
@@ -111,9 +111,13 @@ pub(crate) struct TaskSpec {
     pub(crate) clip_by: Vec<usize>,
     /// The task whose partial sums this task needs.
     pub(crate) measured_by: Option<usize>,
+    /// Floats that the task leaves for others, where it is one that looks at the whole batch or at a weight.
+    pub(crate) scratch: usize,
     /// Capacity or floor of a term of the whole batch.
     pub(crate) bound: f64,
     pub(crate) variant: u32,
+    /// Iterations of a search.
+    pub(crate) iterations: u32,
 }
 
 impl TaskSpec {
@@ -133,17 +137,10 @@ impl TaskSpec {
             measures: false,
             clip_by: vec![],
             measured_by: None,
+            scratch: 0,
             bound: 0.0,
             variant: 0,
-        }
-    }
-
-    /// Floats that the task leaves for others, where it is one that looks at the whole batch.
-    pub(crate) fn scratch(&self) -> usize {
-        match self.kind {
-            TaskKind::SigmaSlope => 1,
-            TaskKind::KlSlopes => self.columns,
-            _ => 0,
+            iterations: 0,
         }
     }
 
