@@ -148,6 +148,35 @@ fn bytes_have_the_same_bits_on_every_level() {
     }
 }
 
+#[test]
+fn precisions_mix_layer_by_layer() {
+    let plan = plan(&[90, 70, 40, 9], Activation::Relu);
+    let input = data(50, 90, 3);
+    let floats = frozen_model(&plan);
+    let bytes = floats.quantize(&input).unwrap();
+    let expected = run(&Frozen::new(&floats, Level::best()).unwrap(), 1, Entry::Reconstruct, &input, 50);
+    for pattern in 0..64u32 {
+        let mut mixed = floats.clone();
+        for (index, (to, from)) in mixed.encoder.iter_mut().zip(&bytes.encoder).enumerate() {
+            if pattern >> index & 1 == 1 {
+                to.clone_from(from);
+            }
+        }
+        for (index, (to, from)) in mixed.decoder.iter_mut().zip(&bytes.decoder).enumerate() {
+            if pattern >> (3 + index) & 1 == 1 {
+                to.clone_from(from);
+            }
+        }
+        let frozen = Frozen::new(&mixed, Level::best()).unwrap();
+        let whole = run(&frozen, 1, Entry::Reconstruct, &input, 50);
+        let e = error(&whole, &expected);
+        assert!(e < 0.1, "pattern {pattern:b}: differs by {e:e}");
+        for rows in [1, 7, 50] {
+            assert!(run(&frozen, 2, Entry::Reconstruct, &input, rows) == whole, "pattern {pattern:b}, {rows} rows");
+        }
+    }
+}
+
 /// `docs/MATH.md`, "Eight-bit inference", with sums in 64 bits.
 fn plain(layers: &[FrozenLayer], rows: &[f32]) -> Vec<f32> {
     let mut x = rows.to_vec();

@@ -233,12 +233,12 @@ impl Pass<'_> {
             }
             let buffer = self.shared.at(self.shared.buffers.activations[index % 2]);
             let next = self.layers.get(index + 1);
-            let output = match next.map(|next| next.weights) {
-                None => Output::Real { y: io.out, stride: layer.units },
-                Some(Weights::F32) => Output::Real { y: buffer, stride: float_stride(layer.units, width) },
-                Some(Weights::Int8 { quantizer, .. }) => {
+            let output = match (layer.weights, next.map(|next| next.weights)) {
+                (_, None) => Output::Real { y: io.out, stride: layer.units },
+                (Weights::Int8 { .. }, Some(Weights::Int8 { quantizer, .. })) => {
                     Output::Bytes { y: buffer.cast(), stride: byte_stride(layer.units, width), quantizer }
                 }
+                (_, Some(_)) => Output::Real { y: buffer, stride: float_stride(layer.units, width) },
             };
             // SAFETY: the buffers hold a chunk of any layer's activations, and the last one goes to the
             // caller; the layers before are complete, and the panels are this thread's.
@@ -301,7 +301,7 @@ impl Pass<'_> {
                 // SAFETY: as above; bytes come from a quantizer, weights were checked.
                 unsafe { (kernels.dense_i8)(&query) };
             }
-            (Weights::F32, _, _) => unreachable!("layers are frozen in one precision"),
+            (Weights::F32, _, _) => unreachable!("bytes pass between two int8 layers alone"),
         }
     }
 
@@ -366,10 +366,10 @@ fn buffers(packed: &Packed, chunk: usize) -> Buffers {
         if matches!(layer.weights, Weights::Int8 { .. }) {
             input = input.max(byte_stride(layer.inputs, width) / FLOAT);
         }
-        let floats = match packed.layers.get(index + 1).map(|next| next.weights) {
-            Some(Weights::F32) => float_stride(layer.units, width),
-            Some(Weights::Int8 { .. }) => byte_stride(layer.units, width) / FLOAT,
-            None => 0,
+        let floats = match (layer.weights, packed.layers.get(index + 1).map(|next| next.weights)) {
+            (_, None) => 0,
+            (Weights::Int8 { .. }, Some(Weights::Int8 { .. })) => byte_stride(layer.units, width) / FLOAT,
+            (_, Some(_)) => float_stride(layer.units, width),
         };
         activations = activations.max(floats);
     }
