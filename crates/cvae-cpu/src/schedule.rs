@@ -458,7 +458,8 @@ impl Builder<'_> {
                 }
             }
             _ => {
-                debug_assert!(op.reads().iter().all(|value| same_kind(&self.values, value, &like)));
+                // An operand may be divided otherwise: its share then differs, and `push` puts a barrier before.
+                debug_assert!(op.reads().iter().all(|value| self.value(*value).width == self.value(like).width));
                 self.push(Phase::Elements { like, steps: vec![step] }, &accesses);
             }
         }

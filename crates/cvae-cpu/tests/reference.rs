@@ -221,16 +221,20 @@ fn objective_family() {
 #[test]
 fn bits_of_the_family_do_not_depend_on_threads() {
     for objective in family() {
-        let spec = ModelSpec::mlp(&[27, 40, 9], Activation::Elu, Activation::Identity).unwrap();
-        let plan = Arc::new(Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, 20).unwrap());
-        for level in levels() {
-            let first = train(level, 1, &plan, false);
-            for threads in [2, 3, 7] {
-                assert!(
-                    first == train(level, threads, &plan, false),
-                    "{level}, {threads} threads, {:?}",
-                    plan.objective
-                );
+        // An even and an odd number of layers: input and reconstruction divided alike, and differently.
+        for decoder in [&[9, 40, 27][..], &[9, 27]] {
+            let spec = ModelSpec::mlp_pair(&[27, 40, 9], decoder, Activation::Elu, Activation::Identity).unwrap();
+            let plan = Plan::new(spec, objective.clone(), OptimizerSpec::adam(1e-3), 5, 20).unwrap();
+            let plan = Arc::new(plan);
+            for level in levels() {
+                let first = train(level, 1, &plan, false);
+                for threads in [2, 3, 7] {
+                    assert!(
+                        first == train(level, threads, &plan, false),
+                        "{level}, {threads} threads, {:?}",
+                        plan.objective
+                    );
+                }
             }
         }
     }
