@@ -1,8 +1,8 @@
 //! Dense layers.
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 use candle_nn::{Linear, Module};
-use cvae_core::Activation;
+use cvae_core::{Activation, Noise, Objective, Stream};
 
 use crate::Precision;
 use crate::activation::activate;
@@ -12,6 +12,8 @@ pub(crate) struct Dense {
     precision: Precision,
     linear: Linear,
     activation: Activation,
+    /// Where the search for the weight's largest singular value starts, `[in, 1]`, if the weight is divided by it.
+    spectral_start: Option<Tensor>,
 }
 
 /// What a stack of layers makes of a batch.
@@ -28,7 +30,35 @@ impl Dense {
     /// A layer of `weight` `[out, in]` and `bias` `[out]`, which it shares with the variables.
     pub(crate) fn new(precision: Precision, weight: &Var, bias: Option<&Var>, activation: Activation) -> Self {
         let linear = Linear::new(weight.as_tensor().clone(), bias.map(|bias| bias.as_tensor().clone()));
-        Self { precision, linear, activation }
+        Self { precision, linear, activation, spectral_start: None }
+    }
+
+    /// The layer whose weight, the parameter with index `param`, acts as `W/σ(W)`. Formulas: docs/MATH.md, section
+    /// "Spectral norm".
+    pub(crate) fn with_spectral_norm(mut self, param: u32) -> Result<Self> {
+        let weight = self.linear.weight();
+        let width = weight.dim(1)?;
+        let mut signs = vec![0.0f32; width];
+        Noise::new(0, Stream::Spectral, 0).signs(param, &mut signs);
+        self.spectral_start = Some(Tensor::from_vec(signs, (width, 1), weight.device())?.to_dtype(weight.dtype())?);
+        Ok(self)
+    }
+
+    /// `W/σ(W)`, with the singular vectors constants to autograd. A weight of 0 is left alone.
+    fn normalized(&self, start: &Tensor) -> Result<Tensor> {
+        let weight = self.linear.weight();
+        let constant = weight.detach();
+        let transposed = constant.t()?;
+        let Some(mut right) = normalize(start)? else { return Ok(weight.clone()) };
+        let Some(mut left) = normalize(&constant.matmul(&right)?)? else { return Ok(weight.clone()) };
+        for _ in 0..Objective::SPECTRAL_ITERATIONS {
+            let Some(next) = normalize(&transposed.matmul(&left)?)? else { return Ok(weight.clone()) };
+            right = next;
+            let Some(next) = normalize(&constant.matmul(&right)?)? else { return Ok(weight.clone()) };
+            left = next;
+        }
+        let sigma = left.t()?.matmul(&weight.matmul(&right)?)?;
+        weight.broadcast_div(&sigma)
     }
 
     /// `W`, `[out, in]`.
@@ -43,13 +73,13 @@ impl Dense {
 
     /// `input · Wᵀ + b`.
     pub(crate) fn linear(&self, input: &Tensor) -> Result<Tensor> {
-        match self.precision {
-            Precision::F32 => self.linear.forward(input),
-            Precision::F64 => {
-                let product = input.matmul(&self.linear.weight().t()?)?;
-                self.linear.bias().map_or(Ok(product.clone()), |bias| product.broadcast_add(bias))
-            }
-        }
+        let weight = match (self.precision, &self.spectral_start) {
+            (Precision::F32, None) => return self.linear.forward(input),
+            (Precision::F64, None) => self.linear.weight().clone(),
+            (_, Some(start)) => self.normalized(start)?,
+        };
+        let product = input.matmul(&weight.t()?)?;
+        self.linear.bias().map_or(Ok(product.clone()), |bias| product.broadcast_add(bias))
     }
 
     /// `act(input · Wᵀ + b)`.
@@ -76,4 +106,10 @@ impl Dense {
             Precision::F64 => format!("candle matmul in f64, {}", self.activation),
         }
     }
+}
+
+/// A vector of length 1, or `None` for one of length 0.
+fn normalize(vector: &Tensor) -> Result<Option<Tensor>> {
+    let norm = vector.sqr()?.sum_all()?.sqrt()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    if norm == 0.0 { Ok(None) } else { (vector / norm).map(Some) }
 }

@@ -43,8 +43,15 @@ impl Model {
             let layers = plan.spec.layers(part).iter().enumerate();
             layers
                 .map(|(index, layer)| {
-                    let (weight, bias) = pair(layout, &vars, &format!("{part}.{}", 2 * index))?;
-                    Ok(Dense::new(precision, weight, bias, layer.activation()))
+                    let name = format!("{part}.{}", 2 * index);
+                    let (weight, bias) = pair(layout, &vars, &name)?;
+                    let dense = Dense::new(precision, weight, bias, layer.activation());
+                    match layout.find(&format!("{name}.weight")) {
+                        Some((id, _)) if part == Part::Decoder && plan.objective.spectral_norm => {
+                            dense.with_spectral_norm(id.index() as u32)
+                        }
+                        _ => Ok(dense),
+                    }
                 })
                 .collect()
         };
