@@ -5,7 +5,10 @@ use cvae_core::{ModelSpec, Objective, ParamLayout};
 use crate::direct::{Branches, DirectError, Draw, Problem};
 
 /// Half the width of the widest difference, relative to `max(1, |θ|)`.
-const WIDTH: f64 = 2e-2;
+const WIDTH: f64 = 0.32;
+
+/// Differences of a derivative, each half as wide as the one before.
+const DIFFERENCES: usize = 7;
 
 /// Derivatives of the loss by some of its parameters.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +43,7 @@ impl Differences {
 }
 
 /// Differentiates the total [`direct_loss`](crate::direct_loss) by the parameters `coordinates`, by central
-/// differences in `f64` with two Richardson extrapolations: the error is of sixth order in the width.
+/// differences in `f64` of several widths, extrapolated to a width of 0.
 ///
 /// The loss has kinks (relu, leaky_relu, elu, absolute values, Huber, bounds, the choice of the largest). All points of a
 /// difference are evaluated on the smooth piece that `params` lies on, continued past its end where need be, so
@@ -68,18 +71,46 @@ pub fn finite_difference(
     let mut point = Point { problem, params: params.to_vec(), branches };
     let mut found = Differences { derivatives: vec![], stepped_over: 0, crossed_kink: 0 };
     for coordinate in coordinates {
-        let scale = WIDTH * point.params[*coordinate].abs().max(1.0);
-        let [wide, middle, narrow] = [1.0, 0.5, 0.25].map(|part| point.central(*coordinate, part * scale));
-        // Each extrapolation removes the leading term of the error: of second order, then of fourth.
-        let once = [(wide.slope, middle.slope), (middle.slope, narrow.slope)].map(|(w, n)| (4.0 * n - w) / 3.0);
-        let slope = (16.0 * once[1] - once[0]) / 15.0;
-        let differences = [wide, middle, narrow];
+        let mut width = WIDTH * point.params[*coordinate].abs().max(1.0);
+        let differences = [(); DIFFERENCES].map(|()| {
+            let difference = point.central(*coordinate, width);
+            width /= 2.0;
+            difference
+        });
+        let slope = extrapolate(&differences.each_ref().map(|difference| difference.slope));
         let differentiable = differences.iter().all(|difference| !difference.off_kink);
         found.derivatives.push(differentiable.then_some(slope));
         found.stepped_over += usize::from(!differentiable);
         found.crossed_kink += usize::from(differentiable && differences.iter().any(|difference| difference.crossed));
     }
     Ok(found)
+}
+
+/// The limit of `slopes`, each of half the width of the one before (Ridders, "Accurate computation of F'(x) and
+/// F'(x) F''(x)", Advances in Engineering Software 4, 1982).
+///
+/// Each round of the extrapolation removes the leading term of the error. Of all of its values the one is taken
+/// that differs least from the two it was made of: wide differences for a loss that is nearly a polynomial, where
+/// rounding is the larger error, and narrow ones where it curves sharply.
+fn extrapolate(slopes: &[f64]) -> f64 {
+    let mut best = (f64::INFINITY, slopes.first().copied().unwrap_or(0.0));
+    let mut before: Vec<f64> = vec![];
+    for slope in slopes {
+        let mut round = vec![*slope];
+        let mut factor = 1.0;
+        for wider in &before {
+            factor *= 4.0;
+            let narrower = round[round.len() - 1];
+            let value = (factor * narrower - wider) / (factor - 1.0);
+            let error = (value - narrower).abs().max((value - wider).abs());
+            if error < best.0 {
+                best = (error, value);
+            }
+            round.push(value);
+        }
+        before = round;
+    }
+    best.1
 }
 
 /// A point of the parameter space, and the smooth piece of the loss that it lies on.
