@@ -6,10 +6,10 @@
 Metadata of a fixture: `spec`, `objective` and `optimizers` (a map from name to optimiser) as JSON in the form
 cvae-core serialises, `seed`, and the versions that made it. Tensors, all f64:
 
-    rows                      [rows, width]
+    rows                      [rows, width], NaN where a value is missing
     noise                     [3, rows, latent], variational only: step k draws the noise of epoch k
     params/NAME, grads/NAME   initial parameters and the gradient there (unclipped, noise of epoch 0)
-    losses                    [3]: reconstruction, latent, decoder_l2 at the initial parameters
+    losses                    [4]: reconstruction, latent, decoder_l2, jacobian at the initial parameters
     code, reconstruction      the inference entries at the initial parameters
     OPTIMIZER/params/NAME     after three steps on the same rows, and so moment1 and moment2
 
@@ -42,6 +42,8 @@ LOG_VARIANCE = (-30.0, 20.0)
 # Least distance from a kink, and least size of a gradient that is not exactly zero.
 KINK_MARGIN = 2e-3
 GRADIENT_MARGIN = 2e-4
+# Largest code whose contractive term is exact.
+EXACT_LATENT = 16
 
 ACTIVATIONS = {
     "identity": lambda a: a,
@@ -95,11 +97,38 @@ class Case:
     rows: int
     # Added to the bias of the log-variance head.
     logvar_bias: float = 0.0
+    # Further parts of the objective.
+    parts: dict = field(default_factory=dict)
+    # Square layers without bias at the end of the encoder.
+    linear_layers: int = 0
     seed: int = field(default=0)
 
     @property
     def variational(self) -> bool:
-        return self.latent["kind"] == "variational"
+        return self.latent["kind"] in ("variational", "capacity", "free_bits")
+
+    @property
+    def groups(self) -> list[tuple[str, float, slice]]:
+        """Kind, weight and columns of each group; one numeric group if there are none."""
+        start, groups = 0, []
+        for group in self.parts.get("columns", [{"kind": "numeric", "width": self.encoder[0], "weight": 1.0}]):
+            groups.append((group["kind"], group["weight"], slice(start, start + group["width"])))
+            start += group["width"]
+        return groups
+
+    def units(self) -> list[int]:
+        """The unit of each column in which rows are corrupted."""
+        patch = self.parts.get("corruption", {}).get("patch")
+        if patch is not None:
+            size, width = patch["size"], patch["width"]
+            across = math.ceil(width / size)
+            return [(j // width // size) * across + (j % width) // size for j in range(self.encoder[0])]
+        units = []
+        for kind, _, columns in self.groups:
+            for j in range(columns.start, columns.stop):
+                together = kind == "categorical" and j > columns.start
+                units.append(units[-1] if together else (units[-1] + 1 if units else 0))
+        return units
 
     def activations(self, half: str) -> list[str]:
         widths, last = (self.encoder, "identity") if half == "encoder" else (self.decoder, self.output)
@@ -110,14 +139,16 @@ class Case:
             pairs = zip(widths[1:], self.activations(half), strict=True)
             return [{"kind": "dense", "units": units, "activation": name} for units, name in pairs]
 
+        linear = [{"kind": "linear", "units": self.encoder[-1]}] * self.linear_layers
         return {
             "input": [self.encoder[0]],
-            "encoder": layers("encoder", self.encoder),
+            "encoder": layers("encoder", self.encoder) + linear,
             "decoder": layers("decoder", self.decoder),
         }
 
     def objective(self) -> dict:
-        return {"reconstruction": self.reconstruction, "latent": self.latent, "decoder_l2": self.decoder_l2}
+        base = {"reconstruction": self.reconstruction, "latent": self.latent, "decoder_l2": self.decoder_l2}
+        return base | self.parts
 
     def initial(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Rows and parameters, in the order of the layout."""
@@ -125,6 +156,14 @@ class Case:
         rows = rng.standard_normal((self.rows, self.encoder[0]))
         if self.reconstruction["kind"] == "bce":
             rows = rng.random((self.rows, self.encoder[0]))
+        for kind, _, columns in self.groups:
+            if kind == "categorical":
+                width = columns.stop - columns.start
+                rows[:, columns] = np.eye(width)[rng.integers(0, width, self.rows)]
+            elif kind == "binary":
+                rows[:, columns] = rng.random((self.rows, columns.stop - columns.start))
+        if self.parts.get("missing", False):
+            rows[rng.random(rows.shape) < 0.2] = np.nan
         params = {}
 
         def dense(name: str, fan_in: int, fan_out: int) -> None:
@@ -135,6 +174,10 @@ class Case:
         for half, widths in (("encoder", self.encoder), ("decoder", self.decoder)):
             for at, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
                 dense(f"{half}.{2 * at}", fan_in, fan_out)
+            if half == "encoder":
+                for at in range(self.linear_layers):
+                    square = rng.standard_normal((widths[-1], widths[-1])) / math.sqrt(widths[-1])
+                    params[f"encoder.{2 * (len(widths) - 1 + at)}.weight"] = square
             if half == "encoder" and self.variational:
                 dense("logvar", widths[-2], widths[-1])
                 params["logvar.bias"] += self.logvar_bias
@@ -154,7 +197,7 @@ class Model:
         self.params = {name: nn.Parameter(torch.tensor(value)) for name, value in params.items()}
 
     def linear(self, name: str, inputs: torch.Tensor) -> torch.Tensor:
-        return functional.linear(inputs, self.params[f"{name}.weight"], self.params[f"{name}.bias"])
+        return functional.linear(inputs, self.params[f"{name}.weight"], self.params.get(f"{name}.bias"))
 
     def act(self, name: str, inputs: torch.Tensor) -> torch.Tensor:
         if name in KINKED:
@@ -163,10 +206,20 @@ class Model:
 
     def encode(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The code (posterior mean) and what the heads read."""
-        for at, name in enumerate(self.case.activations("encoder")):
+        activations = self.case.activations("encoder") + ["identity"] * self.case.linear_layers
+        for at, name in enumerate(activations):
             trunk = rows
             rows = self.act(name, self.linear(f"encoder.{2 * at}", rows))
-        return rows, trunk
+        return self.largest(rows), trunk
+
+    def largest(self, code: torch.Tensor) -> torch.Tensor:
+        """The elements of the code that are kept."""
+        keep = self.case.parts.get("top_k")
+        if keep is None:
+            return code
+        sizes = code.detach().abs().sort(dim=1, descending=True).values
+        away_from_zero(sizes[:, keep - 1] - sizes[:, keep])
+        return torch.where(code.abs() >= sizes[:, keep - 1 : keep], code, torch.zeros_like(code))
 
     def decode(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The last layer before and after its activation."""
@@ -175,45 +228,146 @@ class Model:
             code = self.act(name, logits)
         return logits, code
 
-    def losses(self, rows: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        """Weighted terms: reconstruction, latent, decoder L2."""
-        code, trunk = self.encode(rows)
-        latent = self.case.latent
-        prior = torch.zeros((), dtype=torch.float64)
-        if latent["kind"] == "collapsed":
-            prior = latent["beta"] * 0.5 * code.square().sum() / len(rows)
-        elif latent["kind"] == "variational":
-            raw = self.linear("logvar", trunk)
-            for bound in LOG_VARIANCE:
-                away_from_zero(raw - bound)
-            logvar = raw.clamp(*LOG_VARIANCE)
-            divergence = 0.5 * (code.square() + torch.expm1(logvar) - logvar).sum()
-            prior = latent["beta"] * divergence / len(rows)
-            code = code + torch.exp(0.5 * logvar) * noise
+    def reconstruct(self, code: torch.Tensor) -> torch.Tensor:
+        """The rows that inference gives for codes."""
+        output = self.decode(code)[1]
+        finish = {"numeric": lambda u: u, "binary": torch.sigmoid, "categorical": lambda u: u.softmax(dim=1)}
+        return torch.cat([finish[kind](output[:, columns]) for kind, _, columns in self.case.groups], dim=1)
+
+    def corrupt(self, clean: torch.Tensor, observed: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the encoder reads, and what counts in the reconstruction."""
+        corruption = self.case.parts.get("corruption")
+        if corruption is None:
+            return clean, observed
+        count, width = clean.shape
+        if corruption["kind"] == "gaussian":
+            noise = philox.normal(self.case.seed, epoch, count, width, philox.CORRUPT).astype(np.float64)
+            return (clean + corruption["std"] * torch.tensor(noise)) * observed, observed
+        units = self.case.units()
+        marks = torch.tensor(philox.marks(self.case.seed, epoch, count, units, corruption["share"]))
+        if corruption["kind"] == "permutation":
+            donors = torch.tensor(philox.donors(self.case.seed, epoch, count, units))
+            return torch.where(marks, clean.gather(0, donors), clean) * observed, observed
+        erased = torch.where(marks, 0.0, clean)
+        return erased, observed * marks if corruption["kind"] == "masked" else observed
+
+    def losses(self, rows: torch.Tensor, epoch: int) -> torch.Tensor:
+        """Weighted terms: reconstruction, latent, decoder L2, Jacobian."""
+        clean, observed = rows.nan_to_num(), (~rows.isnan()).double()
+        fed, weights = self.corrupt(clean, observed, epoch)
+        fed = fed.detach().requires_grad_(True)
+        mean, trunk = self.encode(fed)
+        code, latent = self.latent(mean, trunk, epoch)
         logits, output = self.decode(code)
         decoder = [p for name, p in self.params.items() if name.startswith("decoder.")]
         decay = 0.5 * self.case.decoder_l2 * sum(p.square().sum() for p in decoder)
-        return torch.stack([self.compare(logits, output, rows), prior, decay])
+        prediction = logits if self.case.reconstruction["kind"] == "bce" else output
+        jacobian = self.jacobian(fed, mean, code, prediction, epoch)
+        return torch.stack([self.compare(prediction, clean, weights), latent, decay, jacobian])
 
-    def compare(self, logits: torch.Tensor, output: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def latent(self, mean: torch.Tensor, trunk: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The code that the decoder reads, and the latent term."""
+        term, count = self.case.latent, len(mean)
+        kind = term["kind"]
+        if kind == "collapsed":
+            return mean, term["beta"] * 0.5 * mean.square().sum() / count
+        if kind == "sparse":
+            away_from_zero(mean[mean != 0.0])
+            return mean, term["weight"] * mean.abs().sum() / count
+        if kind == "mmd":
+            prior = philox.normal(self.case.seed, epoch, count, mean.shape[1], philox.PRIOR).astype(np.float64)
+            return mean, term["weight"] * discrepancy(mean, torch.tensor(prior))
+        if kind == "none":
+            return mean, torch.zeros(())
+        raw = self.linear("logvar", trunk)
+        for bound in LOG_VARIANCE:
+            away_from_zero(raw - bound)
+        logvar = raw.clamp(*LOG_VARIANCE)
+        divergences = (0.5 * (mean.square() + torch.expm1(logvar) - logvar)).mean(dim=0)
+        noise = philox.normal(self.case.seed, epoch, *mean.shape).astype(np.float64)
+        code = mean + torch.exp(0.5 * logvar) * torch.tensor(noise)
+        if kind == "capacity":
+            excess = divergences.sum() - term["capacity"]
+            away_from_zero(excess)
+            return code, term["gamma"] * excess.abs()
+        if kind == "free_bits":
+            away_from_zero(divergences - term["floor"])
+            return code, term["beta"] * divergences.clamp(min=term["floor"]).sum()
+        return code, term["beta"] * divergences.sum()
+
+    def jacobian(self, fed, mean, code, prediction, epoch: int) -> torch.Tensor:
+        """The penalty on a Jacobian, by PyTorch's derivatives of derivatives."""
+        term = self.case.parts.get("jacobian")
+        if term is None:
+            return torch.zeros(())
+
+        def squared_norm(output: torch.Tensor, at: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
+            (pulled,) = torch.autograd.grad(output, at, cotangent, create_graph=True)
+            return term["weight"] * pulled.square().sum() / len(fed)
+
+        if term["kind"] == "gradient_penalty":
+            signs = philox.signs(self.case.seed, epoch, *prediction.shape)
+            return squared_norm(prediction, code, torch.tensor(signs))
+        if mean.shape[1] > EXACT_LATENT:
+            signs = philox.signs(self.case.seed, epoch, *mean.shape)
+            return squared_norm(mean, fed, torch.tensor(signs))
+        units = torch.eye(mean.shape[1])
+        return sum(squared_norm(mean, fed, unit.expand_as(mean)) for unit in units)
+
+    def compare(self, prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The reconstruction term; `weights` are 0 where an element does not count."""
+        count = len(target)
+        floor = self.case.parts.get("sigma_floor")
+        if floor is not None:
+            observed = weights.sum()
+            mse = (weights * (prediction - target).square()).sum() / observed
+            return observed / (2 * count) * torch.log(mse + floor)
+        total = torch.zeros(())
+        for kind, weight, columns in self.case.groups:
+            u, x, w = prediction[:, columns], target[:, columns], weights[:, columns]
+            if kind == "categorical":
+                complete = (w == 1.0).all(dim=1)
+                total = total + weight * functional.cross_entropy(u, x, reduction="none")[complete].sum() / count
+            elif kind == "binary":
+                losses = functional.binary_cross_entropy_with_logits(u, x, reduction="none")
+                total = total + weight * (w * losses).sum() / count
+            else:
+                total = total + weight * (w * self.elements(u, x)).sum() / count
+        return total
+
+    def elements(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of each element of numeric columns."""
         kind = self.case.reconstruction["kind"]
-        count = len(rows)
         if kind == "mse_sum":
-            return 0.5 * functional.mse_loss(output, rows, reduction="sum") / count
+            return 0.5 * functional.mse_loss(prediction, target, reduction="none")
         if kind == "mse_mean":
-            return functional.mse_loss(output, rows, reduction="mean")
+            return functional.mse_loss(prediction, target, reduction="none") / self.case.encoder[0]
         if kind == "bce":
-            return functional.binary_cross_entropy_with_logits(logits, rows, reduction="sum") / count
+            return functional.binary_cross_entropy_with_logits(prediction, target, reduction="none")
         if kind == "l1":
-            away_from_zero(output - rows)
-            return functional.l1_loss(output, rows, reduction="sum") / count
+            away_from_zero(prediction - target)
+            return functional.l1_loss(prediction, target, reduction="none")
         delta = self.case.reconstruction["delta"]
-        away_from_zero((output - rows).abs() - delta)
-        return functional.huber_loss(output, rows, reduction="sum", delta=delta) / count
+        away_from_zero((prediction - target).abs() - delta)
+        return functional.huber_loss(prediction, target, reduction="none", delta=delta)
+
+
+def discrepancy(codes: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """MMD^2 without bias, over the inverse multiquadratic kernels of docs/MATH.md."""
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        squared = (a[:, None] - b[None]).square().sum(dim=2)
+        constants = [2.0 * a.shape[1] * scale for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)]
+        return sum(c / (c + squared) for c in constants)
+
+    count = len(codes)
+    others = 1.0 - torch.eye(count)
+    among = ((kernel(codes, codes) + kernel(prior, prior)) * others).sum() / (count * (count - 1))
+    return among - 2.0 * kernel(codes, prior).mean()
 
 
 def away_from_zero(values: torch.Tensor) -> None:
-    if values.detach().abs().min() < KINK_MARGIN:
+    if (values.detach().abs() < KINK_MARGIN).any():
         raise NearKink
 
 
@@ -242,11 +396,11 @@ def torch_optimizer(spec: dict, params: list[nn.Parameter]) -> torch.optim.Optim
     return torch.optim.AdamW(params, **options, weight_decay=algorithm["weight_decay"])
 
 
-def backward(model: Model, rows: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+def backward(model: Model, rows: torch.Tensor, epoch: int) -> torch.Tensor:
     """Leaves gradients on the parameters and returns the loss terms."""
     for param in model.params.values():
         param.grad = None
-    terms = model.losses(rows, noise)
+    terms = model.losses(rows, epoch)
     terms.sum().backward()
     for param in model.params.values():
         if param.grad is None:
@@ -257,14 +411,14 @@ def backward(model: Model, rows: torch.Tensor, noise: torch.Tensor | None) -> to
     return terms.detach()
 
 
-def train(case: Case, name: str, initial, rows, noise) -> Iterator[tuple[str, torch.Tensor]]:
+def train(case: Case, name: str, initial, rows) -> Iterator[tuple[str, torch.Tensor]]:
     """Three steps; yields the state they leave."""
     spec = OPTIMIZERS[name]
     model = Model(case, initial)
     params = list(model.params.values())
     update = torch_optimizer(spec, params)
     for step in range(STEPS):
-        backward(model, rows, None if noise is None else noise[step])
+        backward(model, rows, step)
         if spec["clip_norm"] is not None:
             norm = torch.sqrt(sum(p.grad.square().sum() for p in params))
             if norm <= 1.05 * spec["clip_norm"]:
@@ -287,21 +441,19 @@ def fixture(case: Case) -> dict[str, np.ndarray]:
     start, initial = case.initial()
     rows = torch.tensor(start)
     tensors = {"rows": rows}
-    noise = None
     if case.variational:
         draws = [philox.normal(case.seed, epoch, case.rows, case.encoder[-1]) for epoch in range(STEPS)]
-        noise = torch.tensor(np.stack(draws).astype(np.float64))
-        tensors["noise"] = noise
+        tensors["noise"] = torch.tensor(np.stack(draws).astype(np.float64))
     model = Model(case, initial)
     with torch.no_grad():
-        tensors["code"] = model.encode(rows)[0]
-        tensors["reconstruction"] = model.decode(tensors["code"])[1]
-    tensors["losses"] = backward(model, rows, None if noise is None else noise[0])
+        tensors["code"] = model.encode(rows.nan_to_num())[0]
+        tensors["reconstruction"] = model.reconstruct(tensors["code"])
+    tensors["losses"] = backward(model, rows, 0)
     for name, param in model.params.items():
         tensors[f"params/{name}"] = param
         tensors[f"grads/{name}"] = param.grad
     for name in OPTIMIZERS:
-        tensors |= train(case, name, initial, rows, noise)
+        tensors |= train(case, name, initial, rows)
     return {name: value.detach().numpy() for name, value in tensors.items()}
 
 
@@ -354,6 +506,63 @@ def cases() -> Iterator[Case]:
     yield Case("shape_wide_code", [3, 4, 6], [6, 4, 3], latent=collapsed, rows=2, **narrow)
     # Every log-variance lies below the lower bound: no gradient reaches the head.
     yield Case("logvar_clamped", [6, 4, 2], [2, 4, 6], latent=variational, rows=3, logvar_bias=-40.0, **narrow)
+    yield from family()
+
+
+def family() -> Iterator[Case]:
+    """Terms on whole rows, whole batches and derivatives, and what the encoder reads."""
+    collapsed = {"kind": "collapsed", "beta": 0.3}
+    columns = [
+        {"kind": "numeric", "width": 2, "weight": 2.0},
+        {"kind": "categorical", "width": 3, "weight": 0.5},
+        {"kind": "binary", "width": 2, "weight": 1.0},
+    ]
+    penalty = {"kind": "gradient_penalty", "weight": 0.3}
+    contractive = {"kind": "contractive", "weight": 0.3}
+    permutation = {"kind": "permutation", "share": 0.4}
+    masked = {"kind": "masked", "share": 0.5}
+    patch = {"size": 2, "width": 4, "channels": 1}
+
+    def case(name: str, latent: dict = collapsed, encoder=(7, 5, 3), kind: str = "mse_sum", **parts) -> Case:
+        linear_layers, output = parts.pop("linear_layers", 0), "sigmoid" if kind == "bce" else "identity"
+        widths = list(encoder)
+        return Case(
+            f"family_{name}",
+            widths,
+            widths[::-1],
+            "tanh",
+            output,
+            {"kind": kind},
+            latent,
+            0.05,
+            rows=5,
+            parts=parts,
+            linear_layers=linear_layers,
+        )
+
+    yield case("gaussian", corruption={"kind": "gaussian", "std": 0.3})
+    yield case("masking", corruption={"kind": "masking", "share": 0.4})
+    yield case("permutation", corruption=permutation)
+    yield case("masked", corruption=masked)
+    yield case("masked_patches", encoder=(8, 5, 3), corruption=masked | {"patch": patch})
+    yield case("missing", missing=True)
+    yield case("missing_permutation", missing=True, corruption=permutation)
+    yield case("top_k", top_k=2)
+    yield case("learnt_variance", sigma_floor=0.001)
+    yield case("learnt_variance_missing", sigma_floor=0.001, missing=True)
+    yield case("sparse", {"kind": "sparse", "weight": 0.2})
+    yield case("capacity", {"kind": "capacity", "gamma": 2.0, "capacity": 0.5})
+    yield case("free_bits", {"kind": "free_bits", "beta": 0.7, "floor": 0.3})
+    yield case("mmd", {"kind": "mmd", "weight": 3.0})
+    yield case("gradient_penalty", jacobian=penalty)
+    yield case("gradient_penalty_logits", kind="bce", jacobian=penalty)
+    yield case("contractive", jacobian=contractive)
+    yield case("contractive_estimated", encoder=(5, 4, 17), jacobian=contractive)
+    yield case("contractive_top_k", top_k=2, jacobian=contractive)
+    yield case("columns", columns=columns)
+    yield case("columns_missing", columns=columns, missing=True)
+    yield case("columns_permutation", columns=columns, corruption=permutation)
+    yield case("linear_code", linear_layers=2)
 
 
 def metadata(case: Case) -> dict[str, str]:
@@ -403,7 +612,7 @@ def differences(path: Path, tensors: dict[str, np.ndarray], info: dict[str, str]
             yield "has other tensors"
             return
         for name, value in tensors.items():
-            if not np.allclose(found.get_tensor(name), value, rtol=1e-11, atol=1e-14):
+            if not np.allclose(found.get_tensor(name), value, rtol=1e-11, atol=1e-14, equal_nan=True):
                 yield f"differs in {name}"
 
 

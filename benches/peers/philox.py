@@ -9,6 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 REPARAMETERIZE = 1
+CORRUPT = 6
+PERMUTE = 7
+PROBE = 8
+PRIOR = 9
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 WORD = 0xFFFFFFFF
@@ -71,16 +75,38 @@ def normal_pair(radius: int, angle: int) -> tuple[np.float32, np.float32]:
     return r * x, r * y
 
 
-def normal(seed: int, epoch: int, rows: int, width: int) -> np.ndarray:
-    """The noise of rows 0..rows in `epoch`, [rows, width]; element j comes from block j / 4."""
+def normal(seed: int, epoch: int, rows: int, width: int, stream: int = REPARAMETERIZE) -> np.ndarray:
+    """Normal numbers of rows 0..rows in `epoch`, [rows, width]; element j comes from block j / 4."""
     out = np.empty((rows, width), np.float32)
     for row in range(rows):
         for block in range(-(-width // 4)):
-            a, b, c, d = philox((block, row, epoch, REPARAMETERIZE), seed)
+            a, b, c, d = philox((block, row, epoch, stream), seed)
             values = (*normal_pair(a, b), *normal_pair(c, d))
             piece = out[row, 4 * block : 4 * block + 4]
             piece[:] = values[: len(piece)]
     return out
+
+
+def words(seed: int, epoch: int, rows: int, units: list[int], stream: int) -> np.ndarray:
+    """The word of each unit of rows 0..rows, [rows, len(units)]: word u mod 4 of block u / 4."""
+    return np.array(
+        [[philox((u // 4, row, epoch, stream), seed)[u % 4] for u in units] for row in range(rows)], np.uint64
+    )
+
+
+def marks(seed: int, epoch: int, rows: int, units: list[int], share: float) -> np.ndarray:
+    """Whether each unit is corrupted: the upper 24 bits of its word are below `share` of 2^24."""
+    return words(seed, epoch, rows, units, CORRUPT) >> np.uint64(8) < round(share * 2**24)
+
+
+def donors(seed: int, epoch: int, rows: int, units: list[int]) -> np.ndarray:
+    """The row that each permuted unit is taken from."""
+    return (words(seed, epoch, rows, units, PERMUTE) * np.uint64(rows) >> np.uint64(32)).astype(np.int64)
+
+
+def signs(seed: int, epoch: int, rows: int, width: int) -> np.ndarray:
+    """Random signs, [rows, width]: -1 where the highest bit of the word is set."""
+    return 1.0 - 2.0 * (words(seed, epoch, rows, list(range(width)), PROBE) >> np.uint64(31)).astype(np.float64)
 
 
 def self_check() -> None:

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use cvae_core::rng::{below, chosen};
 use cvae_core::{
-    Backend, Batch, BatchRows, Entry, Initializer, ModelSpec, Noise, Objective, OptimizerSpec, Part, Plan,
-    Reconstruction, SpecError, Stream, Term,
+    Backend, Batch, BatchRows, ColumnGroup, ColumnKind, Entry, Initializer, ModelSpec, Noise, Objective, OptimizerSpec,
+    Part, Plan, Reconstruction, SpecError, Stream, Term,
 };
 use cvae_reference::ReferenceBackend;
 
@@ -143,15 +144,31 @@ pub(crate) fn reduction(plan: &Plan, rows: usize) -> usize {
     widest.unwrap_or(1).max(rows)
 }
 
-/// Rows for a plan: in [0, 1] for cross-entropy, normal otherwise.
+/// Rows for a plan: in [0, 1] for cross-entropy and groups of columns, one-hot in categorical ones, normal
+/// otherwise. Where a plan allows for missing values, about every fifth is missing.
 pub(crate) fn draw_rows(plan: &Plan, rows: usize, seed: u64) -> Vec<f32> {
-    let width = plan.spec.width();
+    let (width, objective) = (plan.spec.width(), &plan.objective);
     let mut values = vec![0.0; rows * width];
     let source = Noise::new(seed, Stream::Data, 0);
     for (index, row) in values.chunks_exact_mut(width).enumerate() {
-        match plan.objective.reconstruction {
-            Reconstruction::Bce => source.uniform(index as u32, row),
-            _ => source.normal(index as u32, row),
+        let index = index as u32;
+        if objective.reconstruction == Reconstruction::Bce || !objective.columns.is_empty() {
+            source.uniform(index, row);
+        } else {
+            source.normal(index, row);
+        }
+        for (group, range) in ColumnGroup::ranges(&objective.columns) {
+            if group.kind == ColumnKind::Categorical {
+                let class = below(source.unit_word(index, range.start as u32), group.width as u32) as usize;
+                row[range].iter_mut().enumerate().for_each(|(column, x)| *x = f32::from(u8::from(column == class)));
+            }
+        }
+    }
+    if objective.missing {
+        let holes = Noise::new(seed, Stream::Data, 4);
+        for (index, row) in values.chunks_exact_mut(width).enumerate() {
+            let missing = |column: usize| chosen(holes.unit_word(index as u32, column as u32), 0.2);
+            row.iter_mut().enumerate().filter(|(column, _)| missing(*column)).for_each(|(_, x)| *x = f32::NAN);
         }
     }
     values

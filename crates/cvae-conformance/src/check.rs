@@ -108,6 +108,7 @@ pub fn all() -> Vec<Check> {
     checks::values::add(&mut all);
     checks::gradients::add(&mut all);
     checks::differences::add(&mut all);
+    checks::family::add(&mut all);
     checks::steps::add(&mut all);
     checks::training::add(&mut all);
     checks::data::add(&mut all);
@@ -115,6 +116,7 @@ pub fn all() -> Vec<Check> {
     checks::memory::add(&mut all);
     checks::generated::add(&mut all);
     checks::closed::add(&mut all);
+    checks::closed_family::add(&mut all);
     checks::golden::add(&mut all);
     all
 }

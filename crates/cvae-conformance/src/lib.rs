@@ -32,6 +32,7 @@ mod check;
 mod checks;
 mod compare;
 mod failure;
+mod family;
 mod faults;
 mod guard;
 mod kink;

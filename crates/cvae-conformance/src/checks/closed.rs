@@ -125,48 +125,49 @@ fn linear_autoencoder(target: &Target<'_>) -> Verdict {
 }
 
 /// All weights zero, so that codes and logits are the biases.
-struct Biased {
-    case: Case,
+pub(super) struct Biased {
+    pub(super) case: Case,
 }
 
 impl Biased {
-    fn new(objective: Objective, output: Activation) -> Result<Self, Failure> {
+    pub(super) fn new(objective: Objective, output: Activation) -> Result<Self, Failure> {
         let spec = mlp([6, 5, 3, 5], 0, Activation::Tanh, output)?;
         let mut case = Case::new("biased", spec, objective, OptimizerSpec::default(), 9, 81)?;
         case.params.fill(0.0);
         Ok(Self { case })
     }
 
-    fn set(mut self, name: &str, values: &[f32]) -> Self {
+    pub(super) fn set(mut self, name: &str, values: &[f32]) -> Self {
         let range = self.case.plan.params.find(name).map_or(0..0, |(_, param)| param.range());
         self.case.params[range].copy_from_slice(values);
         self
     }
 
     /// The terms of the loss, and the gradient of each parameter.
-    fn run(&self, target: &Target<'_>) -> Result<([f64; Term::COUNT], Vec<f64>), Failure> {
+    pub(super) fn run(&self, target: &Target<'_>) -> Result<([f64; Term::COUNT], Vec<f64>), Failure> {
         let mut probe = self.case.probe(target.backend)?;
         let gradients = probe.gradients(&self.case.batch())?;
         Ok((probe.losses()?.last, gradients))
     }
 
-    fn slope<'a>(&self, gradients: &'a [f64], name: &str) -> &'a [f64] {
+    pub(super) fn slope<'a>(&self, gradients: &'a [f64], name: &str) -> &'a [f64] {
         &gradients[self.case.plan.params.find(name).map_or(0..0, |(_, param)| param.range())]
     }
 
     /// Column means of the rows.
-    fn means(&self) -> Vec<f64> {
+    pub(super) fn means(&self) -> Vec<f64> {
         let count = self.case.count() as f64;
         (0..6).map(|j| self.case.rows.chunks_exact(6).map(|row| f64::from(row[j])).sum::<f64>() / count).collect()
     }
 }
 
 /// Relative error that single and double precision must reach in a closed form.
-fn limit(target: &Target<'_>) -> f64 {
+pub(super) fn limit(target: &Target<'_>) -> f64 {
     if target.is_double() { 1e-12 } else { 32.0 * target.epsilon }
 }
 
-fn all_close(target: &Target<'_>, what: &str, found: &[f64], expected: &[f64]) -> Result<Score, Failure> {
+/// Compares two arrays within [`limit`], relative to the largest expected magnitude.
+pub(super) fn all_close(target: &Target<'_>, what: &str, found: &[f64], expected: &[f64]) -> Result<Score, Failure> {
     let scale = expected.iter().fold(f64::MIN_POSITIVE, |scale, value| scale.max(value.abs()));
     let errors = found.iter().zip(expected).map(|(f, e)| (f - e).abs() / scale);
     let error = errors.fold(0.0, |worst: f64, error| if error.is_nan() { f64::NAN } else { worst.max(error) });

@@ -1,6 +1,9 @@
 //! Generated specifications: what no table thought of.
 
-use cvae_core::{Activation, Entry, LayerSpec, ModelSpec, Objective, OptimizerSpec, Reconstruction, Shape};
+use cvae_core::{
+    Activation, ColumnGroup, ColumnKind, Corruption, Entry, Jacobian, Latent, LayerSpec, ModelSpec, Objective,
+    OptimizerSpec, Reconstruction, Shape,
+};
 use cvae_reference::ReferenceBackend;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -25,25 +28,84 @@ pub(crate) fn add(all: &mut Vec<Check>) {
     }
 }
 
+/// Parts of an objective beyond reconstruction, latent term and regulariser.
+type Parts = (Corruption, Jacobian, bool, bool, Option<usize>, Option<f64>, Option<ColumnKind>);
+
+fn parts() -> impl Strategy<Value = Parts> {
+    let corruptions = vec![
+        Corruption::None,
+        Corruption::Gaussian { std: 0.4 },
+        Corruption::Masking { share: 0.3 },
+        Corruption::Permutation { share: 0.3 },
+        Corruption::Masked { share: 0.6, patch: None },
+    ];
+    let jacobians =
+        vec![Jacobian::None, Jacobian::GradientPenalty { weight: 0.2 }, Jacobian::Contractive { weight: 0.2 }];
+    let kinds = vec![ColumnKind::Numeric, ColumnKind::Binary, ColumnKind::Categorical];
+    (
+        prop::sample::select(corruptions),
+        prop::sample::select(jacobians),
+        any::<bool>(),
+        prop::bool::weighted(0.2),
+        prop::option::weighted(0.3, 1usize..9),
+        prop::option::weighted(0.3, Just(1e-2)),
+        prop::option::weighted(0.3, prop::sample::select(kinds)),
+    )
+}
+
+/// Every latent term that is generated.
+fn latents() -> Vec<Latent> {
+    let bounded = [Latent::Capacity { gamma: 0.5, capacity: 2.0 }, Latent::FreeBits { beta: 0.5, floor: 0.1 }];
+    let further = [Latent::Sparse { weight: 0.2 }, Latent::Mmd { weight: 1.0 }];
+    LATENT_TERMS.into_iter().chain(bounded).chain(further).collect()
+}
+
 /// Layers of different widths and activations, anything at the ends, any objective, any number of rows.
 fn strategy() -> impl Strategy<Value = (ModelSpec, Objective, usize)> {
     let layer = || (1..40usize, prop::sample::select(Activation::ALL.to_vec()));
     let stack = || prop::collection::vec(layer(), 0..3);
     let objective = (
         prop::sample::select(RECONSTRUCTIONS.to_vec()),
-        prop::sample::select(LATENT_TERMS.to_vec()),
+        prop::sample::select(latents()),
         prop::sample::select(vec![0.0, 0.1]),
+        parts(),
     );
     (1..50usize, stack(), layer(), stack(), prop::sample::select(Activation::ALL.to_vec()), objective, 1..40usize)
-        .prop_map(|(width, encoder, code, decoder, output, (reconstruction, latent, decoder_l2), rows)| {
-            let output = if reconstruction == Reconstruction::Bce { Activation::Sigmoid } else { output };
+        .prop_map(|(width, encoder, code, decoder, output, (reconstruction, latent, decoder_l2, parts), rows)| {
+            let (corruption, jacobian, missing, spectral, top_k, sigma_floor, kind) = parts;
+            let columns = match kind {
+                // A group of the chosen kind, and the other columns numeric.
+                Some(kind) if reconstruction != Reconstruction::Bce => {
+                    let groups = [(kind, width.div_ceil(2)), (ColumnKind::Numeric, width / 2)];
+                    let groups = groups.into_iter().filter(|(_, width)| *width > 0);
+                    groups.map(|(kind, width)| ColumnGroup::new(kind, width)).collect()
+                }
+                _ => vec![],
+            };
+            let output = match reconstruction {
+                Reconstruction::Bce => Activation::Sigmoid,
+                _ if !columns.is_empty() => Activation::Identity,
+                _ => output,
+            };
             let dense = |(units, activation)| LayerSpec::Dense { units, activation };
+            let objective = Objective {
+                reconstruction,
+                latent,
+                decoder_l2,
+                sigma_floor: sigma_floor.filter(|_| reconstruction == Reconstruction::MseSum && columns.is_empty()),
+                missing,
+                top_k: top_k.filter(|k| *k <= code.0 && !latent.is_variational()),
+                corruption,
+                jacobian,
+                spectral_norm: spectral && !matches!(jacobian, Jacobian::GradientPenalty { .. }),
+                columns,
+            };
             let spec = ModelSpec {
                 input: Shape::flat(width),
                 encoder: encoder.into_iter().chain([code]).map(dense).collect(),
                 decoder: decoder.into_iter().chain([(width, output)]).map(dense).collect(),
             };
-            (spec, Objective { reconstruction, latent, decoder_l2, ..Objective::ae() }, rows)
+            (spec, objective, rows)
         })
 }
 

@@ -37,7 +37,8 @@ pub(crate) fn add(all: &mut Vec<Check>) {
     all.push(Check::new("noise::rows::differ", noise_rows));
 }
 
-fn states_identical(what: &str, left: &Snapshot, right: &Snapshot) -> Result<(), Failure> {
+/// Fails unless both states hold the same bits.
+pub(crate) fn states_identical(what: &str, left: &Snapshot, right: &Snapshot) -> Result<(), Failure> {
     identical(&format!("{what}: parameters"), &left.params, &right.params)?;
     identical(&format!("{what}: first moments"), &left.moment1, &right.moment1)?;
     identical(&format!("{what}: second moments"), &left.moment2, &right.moment2)?;
@@ -120,19 +121,21 @@ fn many_threads(target: &Target<'_>, threads: usize) -> Verdict {
 
 /// A term of weight 0 equals its absence bit for bit.
 fn zero_weight(target: &Target<'_>) -> Verdict {
-    let make = |latent: Latent| -> Result<Case, Failure> {
+    let zero = Objective { latent: Latent::Collapsed { beta: 0.0 }, ..Objective::ae() };
+    equal_runs(target, Objective::ae(), zero)
+}
+
+/// Two objectives give the same gradients, step and loss bit for bit.
+pub(crate) fn equal_runs(target: &Target<'_>, left: Objective, right: Objective) -> Verdict {
+    let run = |objective: Objective| -> Result<(Vec<f64>, Snapshot, f64), Failure> {
         let spec = mlp([19, 8, 3, 8], 1, Activation::Gelu, Activation::Identity)?;
-        let objective = Objective { latent, ..Objective::ae() };
-        Ok(Case::new("zero", spec, objective, OptimizerSpec::default(), 10, 3)?)
-    };
-    let (absent, zero) = (make(Latent::None)?, make(Latent::Collapsed { beta: 0.0 })?);
-    let run = |case: &Case| -> Result<(Vec<f64>, Snapshot, f64), Failure> {
+        let case = Case::new("zero", spec, objective, OptimizerSpec::default(), 10, 3)?;
         let mut probe = case.probe(target.backend)?;
         let gradients = probe.gradients(&case.batch())?;
         probe.train_step(&case.batch())?;
         Ok((gradients, probe.snapshot()?, probe.losses()?.total()))
     };
-    let (left, right) = (run(&absent)?, run(&zero)?);
+    let (left, right) = (run(left)?, run(right)?);
     identical("gradients", &left.0, &right.0)?;
     states_identical("a step", &left.1, &right.1)?;
     identical("the loss", &[left.2], &[right.2])?;

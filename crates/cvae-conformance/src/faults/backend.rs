@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cvae_core::{
     Algorithm, Backend, BackendId, Batch, BatchRows, CompileError, DataId, DeviceInfo, Entry, Executable, KernelChoice,
-    Losses, OptimizerSpec, ParamRole, Part, Plan, Reconstruction, Rows, RunError, Schedule, State, Term, Unsupported,
-    Update,
+    KlBound, Latent, Losses, Op, OptimizerSpec, ParamRole, Part, Plan, Reconstruction, Rows, RunError, Schedule, State,
+    Term, Unsupported, Update,
 };
 use cvae_reference::ReferenceBackend;
 
@@ -87,11 +87,41 @@ impl FaultyExecutable {
 
     /// Gradients and terms of a batch, by the reference.
     fn pass(&mut self, batch: &Batch<'_>) -> Result<(Vec<f64>, [f64; Term::COUNT]), RunError> {
+        if self.is(Fault::BoundedKlSum)
+            && let BatchRows::Host { values, .. } = batch.rows
+        {
+            self.weigh_bound(values.len() / self.plan.spec.width())?;
+        }
         self.inner.write(State::Params, &self.params)?;
         self.inner.gradients(batch)?;
         let mut gradients = vec![0.0; self.params.len()];
         self.inner.read_f64(State::Grads, &mut gradients)?;
         Ok((gradients, self.inner.losses()?.last))
+    }
+
+    /// Compiles the program anew with bounded divergences times `rows`.
+    fn weigh_bound(&mut self, rows: usize) -> Result<(), RunError> {
+        let mut planted = Plan::clone(&self.plan);
+        for op in &mut planted.program.train.ops {
+            if let Op::KlBounded {
+                bound: KlBound::Capacity { gamma: weight, .. } | KlBound::FreeBits { beta: weight, .. },
+                ..
+            } = op
+            {
+                *weight *= rows as f64;
+            }
+        }
+        self.inner = ReferenceBackend.compile(Arc::new(planted)).map_err(|_| RunError::NoGradients)?;
+        Ok(())
+    }
+
+    /// What the pairs of a row and itself add to the discrepancy: their kernel is the number of its scales, among
+    /// the codes and among the draws of the prior.
+    fn diagonal_pairs(&self, rows: usize) -> f64 {
+        match self.plan.objective.latent {
+            Latent::Mmd { weight } if rows > 1 => 2.0 * weight * Latent::MMD_SCALES.len() as f64 / (rows - 1) as f64,
+            _ => 0.0,
+        }
     }
 
     /// The batch as the faults of addressing see it.
@@ -139,6 +169,9 @@ impl FaultyExecutable {
             && let BatchRows::Host { values, .. } = batch.rows
         {
             terms[Term::Reconstruction.index()] = self.cross_entropy_from_sigmoid(values, rows)?;
+        }
+        if self.is(Fault::BiasedDiscrepancy) {
+            terms[Term::Latent.index()] += self.diagonal_pairs(rows);
         }
         self.losses.push(self.step + 1, rows, terms);
         self.unweighted.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);

@@ -55,6 +55,16 @@ faults! {
     TrunkMissesLogvar, "trunk_misses_logvar", "The log-variance head sends no gradient to the layers below.";
     WrongTarget, "wrong_target", "The reconstruction is compared with a corrupted input.";
     DecodeWithoutActivation, "decode_without_activation", "Decoding ignores the last layer's activation.";
+    OnesForSigns, "ones_for_signs", "The gradient penalty pulls back ones instead of random signs: ‖Jᵀ1‖².";
+    CurvatureDropped, "curvature_dropped", "A Jacobian term ignores that act' depends on the parameters.";
+    JacobianWithoutWeights, "jacobian_without_weights", "A Jacobian term sends no gradient to the weights it multiplies.";
+    BoundedKlSum, "bounded_kl_sum", "The bounded divergence is a sum over rows: 1/B is missing.";
+    FloorIgnored, "floor_ignored", "Free bits cost as much as the others.";
+    BiasedDiscrepancy, "biased_discrepancy", "The discrepancy counts the pairs of a row and itself.";
+    MaskInverted, "mask_inverted", "The corruption erases what it should keep.";
+    PermutedWithinRow, "permuted_within_row", "A permuted unit comes from its own row.";
+    MissingCounted, "missing_counted", "Missing values count in the reconstruction, as zeros.";
+    DenseGradientOfTopK, "dense_gradient_of_top_k", "The gradient passes elements of the code that were dropped.";
     NoiseSharedByRows, "noise_shared_by_rows", "All rows of a batch draw the noise of its first row.";
     NoiseIgnoresEpoch, "noise_ignores_epoch", "Every epoch draws the same noise.";
     CrossEntropyFromSigmoid, "cross_entropy_from_sigmoid", "The cross-entropy is the logarithm of a sigmoid.";

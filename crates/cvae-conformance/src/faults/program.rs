@@ -1,6 +1,6 @@
 //! Bugs of the lowering: the reference runs a program with one mistake in it.
 
-use cvae_core::{Op, ParamLayout, Program, ValueId};
+use cvae_core::{Graph, KlBound, Op, ParamLayout, Program, ValueId};
 
 use crate::faults::Fault;
 
@@ -12,6 +12,8 @@ pub(crate) fn plant(fault: Fault, program: &mut Program, layout: &ParamLayout) {
         Fault::DerivativeOfInput => derivative_of_input(program),
         Fault::WrongTarget => wrong_target(program),
         Fault::DecodeWithoutActivation => decode_without_activation(program),
+        Fault::OnesForSigns => ones_for_signs(program),
+        Fault::MaskInverted => mask_inverted(program),
         _ => {
             for op in &mut program.train.ops {
                 match (fault, op) {
@@ -20,10 +22,84 @@ pub(crate) fn plant(fault: Fault, program: &mut Program, layout: &ParamLayout) {
                     (Fault::PriorSign, Op::CollapsedPrior { beta, .. }) => *beta = -*beta,
                     (Fault::KlWithoutHalf, Op::KlDivergence { beta, .. }) => *beta *= 2.0,
                     (Fault::TrunkMissesLogvar, Op::AddScaled { scale, .. }) => *scale = 0.0,
+                    (Fault::FloorIgnored, Op::KlBounded { bound: KlBound::FreeBits { floor, .. }, .. }) => *floor = 0.0,
+                    (Fault::JacobianWithoutWeights, Op::LinearGradWeight { extra, .. }) => extra.clear(),
+                    (
+                        Fault::MissingCounted,
+                        Op::Reconstruction { weights, .. }
+                        | Op::SigmaReconstruction { weights, .. }
+                        | Op::MixedReconstruction { weights, .. },
+                    ) => *weights = None,
+                    (Fault::CurvatureDropped, op @ Op::ActGradGrad { .. }) => {
+                        if let Op::ActGradGrad { grad, output, .. } = *op {
+                            *op = copy(grad, output);
+                        }
+                    }
+                    (Fault::PermutedWithinRow, op @ Op::Permute { .. }) => {
+                        if let Op::Permute { input, output, .. } = *op {
+                            *op = copy(input, output);
+                        }
+                    }
+                    (Fault::DenseGradientOfTopK, op @ Op::TopKGrad { .. }) => {
+                        if let Op::TopKGrad { grad, output, .. } = *op {
+                            *op = copy(grad, output);
+                        }
+                    }
                     _ => {}
                 }
             }
         }
+    }
+}
+
+/// `output = input`
+fn copy(input: ValueId, output: ValueId) -> Op {
+    Op::AddScaled { a: input, b: input, scale: 0.0, output }
+}
+
+/// Adds a value of the shape of `like` to the graph.
+fn value_like(graph: &mut Graph, like: ValueId) -> ValueId {
+    graph.values.push(graph.values[like.index()].clone());
+    ValueId(graph.values.len() as u32 - 1)
+}
+
+/// Pushes ops that fill `output` with ones: the sum of all unit vectors.
+fn fill_with_ones(graph: &mut Graph, output: ValueId) {
+    let width = graph.size(output);
+    let mut sum = None;
+    for index in 0..width {
+        let unit = value_like(graph, output);
+        graph.ops.push(Op::UnitVector { index, output: unit });
+        let total = if index + 1 == width { output } else { value_like(graph, output) };
+        let (a, scale) = sum.map_or((unit, 0.0), |sum| (sum, 1.0));
+        graph.ops.push(Op::AddScaled { a, b: unit, scale, output: total });
+        sum = Some(total);
+    }
+}
+
+/// Ones for random signs.
+fn ones_for_signs(program: &mut Program) {
+    let graph = &mut program.train;
+    for op in std::mem::take(&mut graph.ops) {
+        match op {
+            Op::Signs { output, .. } => fill_with_ones(graph, output),
+            op => graph.ops.push(op),
+        }
+    }
+}
+
+/// `1 − mask` where units are erased.
+fn mask_inverted(program: &mut Program) {
+    let graph = &mut program.train;
+    for op in std::mem::take(&mut graph.ops) {
+        let Op::Erase { input, mask, output } = op else {
+            graph.ops.push(op);
+            continue;
+        };
+        let (ones, inverted) = (value_like(graph, mask), value_like(graph, mask));
+        fill_with_ones(graph, ones);
+        graph.ops.push(Op::AddScaled { a: ones, b: mask, scale: -1.0, output: inverted });
+        graph.ops.push(Op::Erase { input, mask: inverted, output });
     }
 }
 
