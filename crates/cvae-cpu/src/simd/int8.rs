@@ -203,7 +203,7 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::{GROUP, Int8, Portable};
+    use super::{GROUP, Int8, Portable, Simd};
     use crate::simd::neon::Neon;
 
     /// Four lanes of plain Rust, which the compiler turns into NEON instructions.
