@@ -23,7 +23,7 @@ const SHARE_BYTES: usize = 16 * 1024;
 /// Bytes of a float.
 const FLOAT: usize = size_of::<f32>();
 
-/// One caller's buffers and worker threads for a frozen model. See [`super`] for what it is part of.
+/// One caller's buffers and worker threads for a frozen model.
 ///
 /// Calls allocate nothing, lock nothing and start no thread. Every number of threads gives the same bits, and a
 /// row's result does not depend on the rows beside it.
