@@ -38,11 +38,12 @@ pub(crate) struct Arguments {
 }
 
 /// Objectives in the order of their rows, the most asked for first.
-const OBJECTIVES: [&str; 14] = [
+const OBJECTIVES: [&str; 16] = [
     "collapsed",
     "ae",
     "vae",
     "rae-gp",
+    "rae-sn",
     "denoising",
     "wae-mmd",
     "sparse",
@@ -53,6 +54,7 @@ const OBJECTIVES: [&str; 14] = [
     "capacity",
     "top-k",
     "masked",
+    "irmae",
 ];
 /// What every run is trained with; the rest are the defaults of `cvae train`.
 const TRAINING: [&str; 5] = ["fashion-mnist", "--layers", "784-512-256-32", "--epochs", "20"];
