@@ -70,7 +70,7 @@ fn table(rows: std::ops::Range<u32>, empty: bool) -> String {
     let cell = |row: u32, column: u32| {
         let (a, b) = ((f64::from(row) * 0.37).sin(), (f64::from(row) * 0.73).cos());
         let value = 5.0 + a * (1.0 + f64::from(column) / 3.0) + b * (f64::from(column) / 2.0 - 1.0);
-        if empty && (7 * row + 3 * column) % 5 == 0 { String::new() } else { value.to_string() }
+        if empty && (7 * row + 3 * column).is_multiple_of(5) { String::new() } else { value.to_string() }
     };
     let line = |row| (0..6).map(|column| cell(row, column)).collect::<Vec<_>>().join(",") + "\n";
     "a,b,c,d,e,f\n".to_owned() + &rows.map(line).collect::<String>()
