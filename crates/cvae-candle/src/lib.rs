@@ -127,11 +127,8 @@ impl Backend for CandleBackend {
         }
     }
 
-    fn supports(&self, plan: &Plan) -> Result<(), Unsupported> {
-        match plan.objective.spectral_norm {
-            true => Err(Unsupported::Objective { backend: self.id().to_string(), part: "spectral norm".to_owned() }),
-            false => Ok(()),
-        }
+    fn supports(&self, _plan: &Plan) -> Result<(), Unsupported> {
+        Ok(())
     }
 
     fn compile(&self, plan: Arc<Plan>) -> Result<Box<dyn Executable>, CompileError> {
