@@ -61,7 +61,8 @@ mod tests {
         ])
     }
 
-    const WHOLE: &str = "`relu`, `leaky_relu`, `l1`, `free`, `contractive`, `masked`, `binary`, `adam`, `cosine`, `linear`, `update`";
+    const WHOLE: &str =
+        "`relu`, `leaky_relu`, `l1`, `free`, `contractive`, `masked`, `binary`, `adam`, `cosine`, `linear`, `update`";
 
     #[test]
     fn a_whole_document_passes() {
