@@ -25,7 +25,7 @@ of each objective are its defaults (the `config.toml` of a run shows them). Figu
 deviation over the seeds. 5-NN and probe are accuracies of the labels from the codes. Fréchet distances, smaller being
 better, are in the features of the [small classifier](../datasets/classifier/README.md), between the test images and
 their reconstructions, 10 000 samples of the prior N(0, I), and 10 000 samples of a ten-component Gaussian mixture
-fitted to the codes of the training images. Seconds are of training alone and depend on the machine and its load.
+fitted to the codes of the training images. Seconds are of training alone, beside whatever else the machine did: only their order means something.
 
 ";
 
