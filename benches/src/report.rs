@@ -20,30 +20,37 @@ const HIGHLIGHTS: [&str; 4] = ["S/train/32", "F/train/128", "F/reconstruct/1", "
 /// Missing records or markers; with `check`, a part that differs from what the records give.
 pub fn generate(root: &Path, check: bool) -> Result<()> {
     let folder = root.join("benches/records");
-    let Some(standard) = newest(&folder, false)? else {
+    let (sessions, sweeps) = (sessions(&folder, false)?, sessions(&folder, true)?);
+    if sessions.is_empty() {
         bail!("{} holds no records", folder.display());
-    };
-    let session = Session::read(&standard)?;
+    }
     let section = |case: &str, records: &[&Record]| format!("### {case}\n\n{}\n", case_table(records));
-    let machine = machine_line(&session.machine);
-
-    let mut readme = format!("{machine}.\n\n");
-    let mut tables = format!("{machine}.\n\n");
-    for (case, records) in by_case(&session) {
-        tables += &section(case, &records);
-        if HIGHLIGHTS.contains(&case) {
-            readme += &section(case, &records);
-            let name = format!("speed-{}.svg", case.replace('/', "-").to_lowercase());
-            if records.iter().any(|record| record.per_second.is_some()) {
-                picture(root, case, &records, &name, check)?;
-                tables += &format!("![{case}]({name})\n\n");
+    let (mut readme, mut tables) = (String::new(), String::new());
+    for (index, session) in sessions.iter().enumerate() {
+        let newer = |case: &str| sessions[index + 1..].iter().any(|newer| newer.records.iter().any(|r| r.case == case));
+        let cases: Vec<_> = by_case(session).into_iter().filter(|(case, _)| !newer(case)).collect();
+        let machine = format!("{}.\n\n", machine_line(&session.machine));
+        if cases.iter().any(|(case, _)| HIGHLIGHTS.contains(case)) {
+            readme += &machine;
+        }
+        if !cases.is_empty() {
+            tables += &machine;
+        }
+        for (case, records) in cases {
+            tables += &section(case, &records);
+            if HIGHLIGHTS.contains(&case) {
+                readme += &section(case, &records);
+                let name = format!("speed-{}.svg", case.replace('/', "-").to_lowercase());
+                if records.iter().any(|record| record.per_second.is_some()) {
+                    picture(root, case, &records, &name, check)?;
+                    tables += &format!("![{case}]({name})\n\n");
+                }
             }
         }
     }
-    if let Some(path) = newest(&folder, true)? {
-        let sweep = Session::read(&path)?;
+    if let Some(sweep) = sweeps.last() {
         let machine = machine_line(&sweep.machine);
-        tables += &format!("### Widths and batches\n\n{machine}.\n\n{}", sweep_table(&by_case(&sweep)));
+        tables += &format!("### Widths and batches\n\n{machine}.\n\n{}", sweep_table(&by_case(sweep)));
     }
     splice(&root.join("README.md"), &readme, check)?;
     splice(&root.join("docs/BENCHMARKS.md"), &tables, check)
@@ -61,15 +68,15 @@ fn by_case(session: &Session) -> Vec<(&str, Vec<&Record>)> {
     cases
 }
 
-/// The record file whose name sorts last, of a sweep or of the standard cases; names start with the date, and
-/// those of a sweep end in `-sweep`.
-fn newest(folder: &Path, sweep: bool) -> Result<Option<PathBuf>> {
+/// The record files of the standard cases, or of sweeps, oldest first: names start with the date, and those of a
+/// sweep end in `-sweep`. Of a case in several files the last one counts.
+fn sessions(folder: &Path, sweep: bool) -> Result<Vec<Session>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    let of_kind =
-        |path: &PathBuf| path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("-sweep")) == sweep;
-    Ok(files.filter(of_kind).max())
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    files.retain(|path| path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("-sweep")) == sweep);
+    files.sort();
+    files.iter().map(|path| Session::read(path)).collect()
 }
 
 fn picture(root: &Path, case: &str, records: &[&Record], name: &str, check: bool) -> Result<()> {
