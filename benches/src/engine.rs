@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use cvae::BackendConfig;
 use cvae::registry;
-use cvae_core::{Backend, Batch, DataId, Entry, Executable, Initializer, Plan, Rows, State, epoch_order};
+use cvae_core::{Backend, Batch, DataId, Entry, Executable, Initializer, OpProfile, Plan, Rows, State, epoch_order};
 use cvae_cpu::{Frozen, FrozenModel, Level, Workspace};
 use cvae_reference::ReferenceBackend;
 
@@ -32,8 +32,11 @@ pub struct Engine {
     work: Work,
 }
 
-/// An inference call.
-type Call = Box<dyn FnMut(&[f32], &mut [f32]) -> Result<()>>;
+/// What answers inference calls.
+enum Model {
+    Executable(Box<dyn Executable>),
+    Frozen(Box<Workspace>),
+}
 
 enum Work {
     Train {
@@ -46,7 +49,8 @@ enum Work {
         at: usize,
     },
     Infer {
-        call: Call,
+        model: Model,
+        entry: Entry,
         inputs: Vec<Vec<f32>>,
         out: Vec<f32>,
         turn: usize,
@@ -84,8 +88,7 @@ impl Engine {
             }
             Mode::Infer(entry) => {
                 let rows = inputs(case, entry, &plan, &data, &mut *executable)?;
-                let call = move |rows: &[f32], out: &mut [f32]| Ok(executable.infer(entry, rows, out)?);
-                calls(case, entry, &plan, &rows, Box::new(call))
+                calls(case, entry, &plan, &rows, Model::Executable(executable))
             }
         };
         Ok(Self { kernels, work })
@@ -108,16 +111,25 @@ impl Engine {
         let kernels = frozen.kernels().into_iter().map(|choice| choice.kernel).collect();
         let mut reference = ReferenceBackend.compile(Arc::clone(&plan))?;
         reference.write(State::Params, &params)?;
-        let mut workspace = frozen.workspace(threads)?;
+        let mut workspace = frozen.workspace(threads)?.profiled(registry::profiling());
         let rows = inputs(case, entry, &plan, data, &mut *reference)?;
         check_frozen(case, entry, &plan, &rows, &mut *reference, &mut workspace)?;
-        let call = move |rows: &[f32], out: &mut [f32]| Ok(workspace.infer(entry, rows, out)?);
-        Ok(Self { kernels, work: calls(case, entry, &plan, &rows, Box::new(call)) })
+        Ok(Self { kernels, work: calls(case, entry, &plan, &rows, Model::Frozen(Box::new(workspace))) })
     }
 
     /// Kernels in use.
     pub fn kernels(&self) -> &BTreeSet<String> {
         &self.kernels
+    }
+
+    /// Where the time of training steps or of a frozen model's calls went, if the environment asks for it
+    /// ([`registry::PROFILE`]).
+    pub fn profile(&self) -> Vec<OpProfile> {
+        match &self.work {
+            Work::Train { executable, .. } => executable.profile(),
+            Work::Infer { model: Model::Executable(executable), .. } => executable.profile(),
+            Work::Infer { model: Model::Frozen(workspace), .. } => workspace.profile(),
+        }
     }
 
     /// Runs one span, waits for its end, and returns its steps or calls.
@@ -137,9 +149,12 @@ impl Engine {
                 *at += *span;
                 Ok(span.div_ceil(*batch))
             }
-            Work::Infer { call, inputs, out, turn } => {
+            Work::Infer { model, entry, inputs, out, turn } => {
                 *turn = (*turn + 1) % inputs.len();
-                call(&inputs[*turn], out)?;
+                match model {
+                    Model::Executable(executable) => executable.infer(*entry, &inputs[*turn], out)?,
+                    Model::Frozen(workspace) => workspace.infer(*entry, &inputs[*turn], out)?,
+                }
                 Ok(1)
             }
         }
@@ -176,13 +191,14 @@ fn inputs(case: &Case, entry: Entry, plan: &Plan, data: &Data, executable: &mut 
 }
 
 /// Resident inputs that calls cycle through.
-fn calls(case: &Case, entry: Entry, plan: &Plan, rows: &[f32], call: Call) -> Work {
+fn calls(case: &Case, entry: Entry, plan: &Plan, rows: &[f32], model: Model) -> Work {
     let (from, to) = entry.widths(plan);
     let count = (2048 / case.batch).clamp(4, 64);
     let total = rows.len() / from;
     let row = |index: usize| &rows[(index % total) * from..][..from];
     let input = |n: usize| (n * case.batch..(n + 1) * case.batch).flat_map(row).copied().collect();
-    Work::Infer { call, inputs: (0..count).map(input).collect(), out: vec![0.0; case.batch * to], turn: 0 }
+    let inputs = (0..count).map(input).collect();
+    Work::Infer { model, entry, inputs, out: vec![0.0; case.batch * to], turn: 0 }
 }
 
 /// Compares a frozen model with the reference on a few rows: as any backend in f32, by the size of the mean

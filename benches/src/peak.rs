@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use cvae_cpu::Level;
 use serde::{Deserialize, Serialize};
 
+use crate::stats;
+
 /// Measured limits of the machine, all threads together.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peaks {
@@ -42,15 +44,49 @@ impl Peaks {
     }
 }
 
+/// The machine while the rounds of a case ran, sampled before each of them: virtual cores move, and two of them on one
+/// physical core have half of its peak each.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundPeaks {
+    /// Median of all threads' multiply-adds, in 10⁹ operations a second.
+    pub gflops: f64,
+    /// The least of a round.
+    pub gflops_low: f64,
+    /// The most of a round.
+    pub gflops_high: f64,
+    /// Median of one way between two cores, in nanoseconds.
+    pub ping_pong_ns: f64,
+}
+
+impl RoundPeaks {
+    /// What one round sees: operations a second, and nanoseconds between cores. Takes 40 ms.
+    pub fn sample(threads: usize) -> (f64, f64) {
+        (once(threads, Duration::from_millis(30), multiply_add) / 1e9, ping_pong())
+    }
+
+    /// The samples of all rounds together; nothing for none.
+    pub fn of(samples: &[(f64, f64)]) -> Option<Self> {
+        let (gflops, latencies): (Vec<f64>, Vec<f64>) = samples.iter().copied().unzip();
+        (!samples.is_empty()).then(|| Self {
+            gflops: stats::median(&gflops),
+            gflops_low: stats::quantile(&gflops, 0.0),
+            gflops_high: stats::quantile(&gflops, 1.0),
+            ping_pong_ns: stats::median(&latencies),
+        })
+    }
+}
+
 /// Runs `work` on every thread for a while and adds up their rates; the best of three tries.
 fn together(threads: usize, work: fn(Duration) -> f64) -> f64 {
-    let tries = (0..3).map(|_| {
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(move || work(Duration::from_millis(60)))).collect();
-            workers.into_iter().map(|worker| worker.join().unwrap_or(0.0)).sum::<f64>()
-        })
-    });
-    tries.fold(0.0, f64::max)
+    (0..3).map(|_| once(threads, Duration::from_millis(60), work)).fold(0.0, f64::max)
+}
+
+/// Runs `work` on every thread for `length` and adds up their rates.
+fn once(threads: usize, length: Duration, work: fn(Duration) -> f64) -> f64 {
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(move || work(length))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or(0.0)).sum()
+    })
 }
 
 /// Independent chains of multiply-adds at the widest level of the processor; operations a second.
@@ -116,5 +152,15 @@ mod tests {
     fn limits_are_positive() {
         let peaks = Peaks::measure(1);
         assert!(peaks.gflops > 0.0 && peaks.memory_gbs > 0.0 && peaks.ping_pong_ns > 0.0, "{peaks:?}");
+        let (gflops, latency) = RoundPeaks::sample(1);
+        assert!(gflops > 0.0 && latency > 0.0, "{gflops} {latency}");
+    }
+
+    #[test]
+    fn rounds_have_a_median_and_a_range() {
+        let peaks = RoundPeaks::of(&[(100.0, 50.0), (200.0, 20.0), (190.0, 30.0)]).unwrap();
+        let expected = RoundPeaks { gflops: 190.0, gflops_low: 100.0, gflops_high: 200.0, ping_pong_ns: 30.0 };
+        assert_eq!(peaks, expected);
+        assert_eq!(RoundPeaks::of(&[]), None);
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use cvae_core::OpProfile;
 use serde::{Deserialize, Serialize};
 
-use crate::peak::Peaks;
+use crate::peak::{Peaks, RoundPeaks};
 
 /// A case on an engine: figures, or the reason why there are none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,12 @@ pub struct Record {
     /// Kernels that ran, for our own engines.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub kernels: BTreeSet<String>,
+    /// Where the time went, for our own engines under `--profile`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ops: Vec<OpProfile>,
+    /// The machine during the rounds of the case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<RoundPeaks>,
     /// Settings that made a peer fast.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<String>,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::chart;
 use crate::record::{Record, Session};
-use crate::table::{case_table, machine_line, sweep_table};
+use crate::table::{case_table, machine_line, roofline, sweep_table};
 
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
@@ -20,7 +20,7 @@ const HIGHLIGHTS: [&str; 4] = ["S/train/32", "F/train/128", "F/reconstruct/1", "
 /// Missing records or markers; with `check`, a part that differs from what the records give.
 pub fn generate(root: &Path, check: bool) -> Result<()> {
     let folder = root.join("benches/records");
-    let (sessions, sweeps) = (sessions(&folder, false)?, sessions(&folder, true)?);
+    let [sessions, sweeps, rooflines] = sessions(&folder)?;
     if sessions.is_empty() {
         bail!("{} holds no records", folder.display());
     }
@@ -52,6 +52,11 @@ pub fn generate(root: &Path, check: bool) -> Result<()> {
         let machine = machine_line(&sweep.machine);
         tables += &format!("### Widths and batches\n\n{machine}.\n\n{}", sweep_table(&by_case(sweep)));
     }
+    if let Some(session) = rooflines.last() {
+        let table = roofline(&session.records, session.machine.peaks);
+        let text = format!("{}.\n\n{table}\n", machine_line(&session.machine));
+        splice(&root.join("docs/PERFORMANCE.md"), &text, check)?;
+    }
     splice(&root.join("README.md"), &readme, check)?;
     splice(&root.join("docs/BENCHMARKS.md"), &tables, check)
 }
@@ -68,15 +73,20 @@ fn by_case(session: &Session) -> Vec<(&str, Vec<&Record>)> {
     cases
 }
 
-/// The record files of the standard cases, or of sweeps, oldest first: names start with the date, and those of a
-/// sweep end in `-sweep`. Of a case in several files the last one counts.
-fn sessions(folder: &Path, sweep: bool) -> Result<Vec<Session>> {
+/// The record files of the standard cases, of sweeps and of profiles, oldest first: names start with the date, those of
+/// a sweep end in `-sweep`, those of a profile in `-roofline`. Of a case in several files the last one counts.
+fn sessions(folder: &Path) -> Result<[Vec<Session>; 3]> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    files.retain(|path| path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("-sweep")) == sweep);
     files.sort();
-    files.iter().map(|path| Session::read(path)).collect()
+    let mut sessions = [const { vec![] }; 3];
+    for path in files {
+        let ends = |suffix| path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(suffix));
+        let kind = if ends("-sweep") { 1 } else { 2 * usize::from(ends("-roofline")) };
+        sessions[kind].push(Session::read(&path)?);
+    }
+    Ok(sessions)
 }
 
 fn picture(root: &Path, case: &str, records: &[&Record], name: &str, check: bool) -> Result<()> {

@@ -5,10 +5,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use cvae::registry;
 use serde_json::Value;
 
 use crate::case::Case;
 use crate::cost::cost;
+use crate::peak::RoundPeaks;
 use crate::peers::Program;
 use crate::record::Record;
 use crate::stats;
@@ -22,6 +24,8 @@ pub struct Settings {
     pub rounds: usize,
     /// Length of a round and of the warm-up, in seconds.
     pub seconds: f64,
+    /// Whether our own engines measure where their time goes.
+    pub profile: bool,
 }
 
 /// A pause between rounds, so that the spinning threads of one engine do not slow the next.
@@ -55,7 +59,9 @@ pub fn measure(case: &Case, programs: &[Program], settings: Settings) -> Result<
         };
         engines.push((program, state));
     }
+    let mut samples = vec![];
     for _ in 0..settings.rounds {
+        samples.push(RoundPeaks::sample(settings.threads));
         for (_, state) in &mut engines {
             if let State::Running(process) = state {
                 std::thread::sleep(PAUSE);
@@ -77,6 +83,8 @@ pub fn measure(case: &Case, programs: &[Program], settings: Settings) -> Result<
         record.threads = settings.threads;
         record.peer = program.peer;
         (record.flops, record.bytes) = (cost.flops, cost.bytes);
+        record.machine = RoundPeaks::of(&samples);
+        record.of_peak = record.machine.zip(record.per_second).map(|(m, rate)| rate * cost.flops / (m.gflops * 1e9));
         record
     };
     let mut records: Vec<Record> = engines.into_iter().map(finish).collect();
@@ -92,6 +100,7 @@ fn ended(reason: String) -> State {
 fn start(program: &Program, case: &Case, settings: Settings) -> Result<State> {
     let mut command = program.command(case, settings.threads, settings.seconds);
     command.env("RAYON_NUM_THREADS", settings.threads.to_string());
+    command.env(registry::PROFILE, if settings.profile { "1" } else { "0" });
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().with_context(|| format!("cannot start {}", program.engine))?;
     let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {

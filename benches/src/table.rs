@@ -2,13 +2,24 @@
 
 use std::fmt::Write;
 
+use crate::peak::Peaks;
 use crate::record::{Machine, Record};
 
-/// One table of a case's records, fastest first; rows without figures say why.
+/// A sentence about the machine during the rounds of a case, where it was sampled.
+fn rounds_line(records: &[&Record]) -> Option<String> {
+    let machine = records.iter().find_map(|record| record.machine)?;
+    Some(format!(
+        "In these rounds: {:.0} GFLOP/s at the multiply-add peak ({:.0} to {:.0}), {:.0} ns between cores.\n\n",
+        machine.gflops, machine.gflops_low, machine.gflops_high, machine.ping_pong_ns
+    ))
+}
+
+/// One table of a case's records, fastest first, below the machine's peaks; rows without figures say why.
 pub fn case_table(records: &[&Record]) -> String {
     let mut sorted = records.to_vec();
     sorted.sort_by(|a, b| a.median_us.unwrap_or(f64::MAX).total_cmp(&b.median_us.unwrap_or(f64::MAX)));
-    let mut text = String::from(
+    let mut text = rounds_line(records).unwrap_or_default();
+    text.push_str(
         "| engine | median | spread | per second | × best peer | of peak | peak MiB |\n|---|--:|--:|--:|--:|--:|--:|\n",
     );
     for record in sorted {
@@ -31,6 +42,35 @@ pub fn case_table(records: &[&Record]) -> String {
             }
         };
         text += &line;
+    }
+    text
+}
+
+/// How close each kernel of our own engines comes to the machine's limits; the multiply-add peak is that of the
+/// rounds, the bandwidth that of the session.
+pub fn roofline<'r>(records: impl IntoIterator<Item = &'r Record>, peaks: Peaks) -> String {
+    let mut text = String::from(
+        "| case | engine | kernel | µs a call | share | GFLOP/s | of peak | GB/s | of memory |\n\
+         |---|---|---|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for record in records {
+        let whole: f64 = record.ops.iter().map(|op| op.seconds).sum();
+        let peak = record.machine.map_or(peaks.gflops, |machine| machine.gflops);
+        for op in &record.ops {
+            let (flops, bytes) = (op.flops / op.seconds / 1e9, op.bytes / op.seconds / 1e9);
+            let rates = match op.flops > 0.0 {
+                true => format!(
+                    "{flops:.0} | {} | {bytes:.0} | {}",
+                    percent(Some(flops / peak)),
+                    percent(Some(bytes / peaks.memory_gbs))
+                ),
+                false => "| | |".to_owned(),
+            };
+            let micros = 1e6 * op.seconds / op.calls.max(1) as f64;
+            let (case, engine) = (&record.case, &record.engine);
+            let share = percent(Some(op.seconds / whole));
+            let _ = writeln!(text, "| {case} | {engine} | {} | {micros:.1} | {share} | {rates} |", op.op);
+        }
     }
     text
 }

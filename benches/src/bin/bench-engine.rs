@@ -73,6 +73,7 @@ fn measure(arguments: &Arguments, record: &mut Record) -> Result<()> {
     }
     ensure!(!record.rounds_us.is_empty(), "standard input closed before the first round");
     record.kernels = engine.kernels().clone();
+    record.ops = engine.profile();
     record.median_us = Some(stats::median(&record.rounds_us));
     Ok(())
 }

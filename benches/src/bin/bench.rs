@@ -14,7 +14,7 @@ use cvae_bench::case::Case;
 use cvae_bench::engine::FROZEN;
 use cvae_bench::peak::Peaks;
 use cvae_bench::peers::{Program, environment, peers};
-use cvae_bench::record::{Machine, Record, Session};
+use cvae_bench::record::{Machine, Session};
 use cvae_bench::session::{Settings, measure};
 use cvae_bench::whole::{self, Goal, Setup, Whole};
 use cvae_bench::{compare, report, table};
@@ -69,6 +69,9 @@ struct Run {
     /// An existing environment of the peers.
     #[arg(long, value_name = "FOLDER")]
     venv: Option<PathBuf>,
+    /// Measure where the time of our own engines goes, kernel by kernel, on the cases of the roofline table.
+    #[arg(long)]
+    profile: bool,
     /// Print one JSON record a line instead of tables.
     #[arg(long)]
     json: bool,
@@ -92,6 +95,7 @@ struct Cases {
     standard: Vec<String>,
     quick: Vec<String>,
     sweep: Vec<String>,
+    roofline: Vec<String>,
     whole: Vec<String>,
     time_to_mse: Goal,
 }
@@ -146,6 +150,7 @@ fn measure_all(root: &Path, run: &Run) -> Result<()> {
         threads: run.threads,
         rounds: run.rounds.unwrap_or(if run.quick { 3 } else { 5 }),
         seconds: if run.quick { 0.2 } else { 0.4 },
+        profile: run.profile,
     };
     let own = backends.iter().filter(|(id, _)| id.starts_with("cpu-") && !id.ends_with(FROZEN)).cloned().collect();
     let setup = Setup {
@@ -163,9 +168,8 @@ fn measure_all(root: &Path, run: &Run) -> Result<()> {
         let mut measured = match case {
             Selected::Step(case) => {
                 eprintln!("{case}");
-                let mut measured = measure(case, &programs, settings)?;
+                let measured = measure(case, &programs, settings)?;
                 peaks = peaks.best(Peaks::measure(run.threads));
-                of_peak(&mut measured, peaks);
                 measured
             }
             Selected::Whole(case) => {
@@ -179,10 +183,12 @@ fn measure_all(root: &Path, run: &Run) -> Result<()> {
             }
         } else if let Some(case) = measured.first().map(|record| record.case.clone()) {
             println!("### {case}\n\n{}", table::case_table(&measured.iter().collect::<Vec<_>>()));
+            if run.profile {
+                println!("{}", table::roofline(&measured, peaks));
+            }
         }
         records.append(&mut measured);
     }
-    of_peak(&mut records, peaks);
     let machine = machine(root, peaks)?;
     if !run.json {
         println!("{}.", table::machine_line(&machine));
@@ -195,13 +201,6 @@ fn measure_all(root: &Path, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Fills in the fraction of the multiply-add peak of the records that count arithmetic.
-fn of_peak(records: &mut [Record], peaks: Peaks) {
-    for record in records.iter_mut().filter(|record| record.flops > 0.0) {
-        record.of_peak = record.per_second.map(|rate| rate * record.flops / (peaks.gflops * 1e9));
-    }
-}
-
 fn groups(root: &Path) -> Result<Cases> {
     let path = root.join("benches/cases.toml");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -212,9 +211,10 @@ fn cases(groups: &Cases, run: &Run) -> Result<Vec<Selected>> {
     if !run.cases.is_empty() {
         return Ok(run.cases.clone());
     }
-    let names: Vec<&String> = match (run.quick, run.sweep) {
-        (true, _) => groups.quick.iter().collect(),
-        (_, true) => groups.sweep.iter().collect(),
+    let names: Vec<&String> = match (run.quick, run.sweep, run.profile) {
+        (true, ..) => groups.quick.iter().collect(),
+        (_, true, _) => groups.sweep.iter().collect(),
+        (.., true) => groups.roofline.iter().collect(),
         _ => groups.standard.iter().chain(&groups.whole).collect(),
     };
     names.into_iter().map(|name| name.parse()).collect()

@@ -58,6 +58,22 @@ pub struct KernelChoice {
     pub kernel: String,
 }
 
+/// Where time went since an executable was compiled: one op, or a group of fused ops.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpProfile {
+    /// The kernel and what it works on.
+    pub op: String,
+    /// How often it ran.
+    pub calls: u64,
+    /// Seconds altogether, as the mean over the threads that share the op.
+    pub seconds: f64,
+    /// Floating-point operations of its matrix products altogether.
+    pub flops: f64,
+    /// Bytes of weights, moments and activations that its matrix products read and write altogether, each counted
+    /// once a call.
+    pub bytes: f64,
+}
+
 /// Part of an executable's state, as one flat buffer in the order of [`crate::ParamLayout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
@@ -338,6 +354,11 @@ pub trait Executable: Send {
 
     /// The kernel each op really runs on.
     fn kernels(&self) -> Vec<KernelChoice>;
+
+    /// Where the time of training steps went, if the backend was asked to measure it; else nothing.
+    fn profile(&self) -> Vec<OpProfile> {
+        vec![]
+    }
 
     /// Replaces a part of the state. `src` has [`crate::ParamLayout::len`] elements.
     ///

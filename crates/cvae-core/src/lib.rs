@@ -37,8 +37,8 @@ pub mod spec;
 mod verify;
 
 pub use backend::{
-    Backend, BackendId, Batch, BatchRows, DataId, DeviceInfo, Entry, Executable, KernelChoice, Losses, NonFinite, Rows,
-    State,
+    Backend, BackendId, Batch, BatchRows, DataId, DeviceInfo, Entry, Executable, KernelChoice, Losses, NonFinite,
+    OpProfile, Rows, State,
 };
 pub use columns::{ColumnGroup, ColumnKind};
 pub use corruption::{Corruption, Patch};

@@ -98,6 +98,7 @@ pub struct CpuBackend {
     level: Level,
     kernels: &'static Kernels,
     threads: usize,
+    profiled: bool,
 }
 
 impl CpuBackend {
@@ -115,7 +116,7 @@ impl CpuBackend {
             return Err(Unsupported::TooLarge { backend, what: "threads", max: Self::MAX_THREADS, asked: threads });
         }
         match level.kernels() {
-            Some(kernels) => Ok(Self { level, kernels, threads: threads.max(1) }),
+            Some(kernels) => Ok(Self { level, kernels, threads: threads.max(1), profiled: false }),
             None => Err(Unsupported::Unavailable { backend, missing: level.requirement().to_owned() }),
         }
     }
@@ -125,7 +126,13 @@ impl CpuBackend {
         let threads = threads.clamp(1, Self::MAX_THREADS);
         let level = Level::best();
         let kernels = level.kernels().unwrap_or(&table::portable::KERNELS);
-        Self { level, kernels, threads }
+        Self { level, kernels, threads, profiled: false }
+    }
+
+    /// Whether executables measure the time of every phase of a training step: see [`Executable::profile`]. Off,
+    /// unless asked for.
+    pub fn profiled(self, profiled: bool) -> Self {
+        Self { profiled, ..self }
     }
 
     /// The instruction-set level.
@@ -169,7 +176,7 @@ impl Backend for CpuBackend {
 
     fn compile(&self, plan: Arc<Plan>) -> Result<Box<dyn Executable>, CompileError> {
         self.supports(&plan)?;
-        Ok(Box::new(CpuExecutable::new(plan, self.level, self.kernels, self.threads)?))
+        Ok(Box::new(CpuExecutable::new(plan, self.level, self.kernels, self.threads, self.profiled)?))
     }
 }
 

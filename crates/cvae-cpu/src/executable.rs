@@ -1,10 +1,11 @@
 //! A plan made runnable on the CPU.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cvae_core::{
-    Batch, BatchRows, CompileError, DataId, Entry, Executable, KernelChoice, Losses, Op, Plan, Rows, RunError, State,
-    Term,
+    Batch, BatchRows, CompileError, DataId, Entry, Executable, KernelChoice, Losses, Op, OpProfile, Plan, Rows,
+    RunError, State, Term,
 };
 
 use crate::arena::Arena;
@@ -16,6 +17,7 @@ use crate::kernels::optimizer::{Apply, Rule};
 use crate::kernels::table::Kernels;
 use crate::params::Params;
 use crate::pool::{Barrier, Pool};
+use crate::profile::{self, Clock};
 use crate::run::{Pass, Worker};
 use crate::schedule::{Schedule, assign_split};
 use crate::team::{Member, part};
@@ -63,6 +65,7 @@ pub(crate) struct CpuExecutable {
     losses: Losses,
     step: u64,
     has_gradients: bool,
+    clock: Option<Clock>,
 }
 
 /// A pointer that threads may share; what they do with it is ordered by the barrier.
@@ -84,6 +87,7 @@ impl CpuExecutable {
         level: Level,
         kernels: &'static Kernels,
         threads: usize,
+        profiled: bool,
     ) -> Result<Self, CompileError> {
         let width = kernels.panel();
         let mut contracts = vec![false; plan.params.params().len()];
@@ -104,6 +108,7 @@ impl CpuExecutable {
             barrier: Barrier::new(threads),
             level,
             kernels,
+            clock: profiled.then(|| Clock::new(threads, profile::parts(&schedule))),
             params,
             schedule,
             arena,
@@ -130,10 +135,11 @@ impl CpuExecutable {
         let source = SharedSource(source, order);
         let (kernels, schedule, params, arena, barrier) =
             (self.kernels, &self.schedule, &self.params, &self.arena, &self.barrier);
+        let clock = self.clock.as_ref();
         self.pool.run(&|thread| {
             let SharedSource(source, order) = source.get();
             let member = Member { thread, threads };
-            let worker = Worker { kernels, schedule, params, arena: arena.at(0), barrier, member };
+            let worker = Worker { kernels, schedule, params, arena: arena.at(0), barrier, member, clock };
             let mut turn = barrier.turn(thread);
             for index in 0..steps {
                 let first = index * rows;
@@ -155,8 +161,11 @@ impl CpuExecutable {
                 };
                 // SAFETY: every thread runs the same passes; indices and sizes were checked by the caller.
                 unsafe { worker.run(&pass, &mut turn) };
+                let begin = clock.map(|_| Instant::now());
                 barrier.arrive(thread, &mut turn);
                 barrier.wait(&mut turn);
+                worker.measured(profile::end_of_step(schedule), begin);
+                let begin = clock.map(|_| Instant::now());
                 if !fused && mode == Mode::Train {
                     // SAFETY: gradients are complete, and every thread runs the same.
                     unsafe {
@@ -167,8 +176,12 @@ impl CpuExecutable {
                     }
                     barrier.arrive(thread, &mut turn);
                     barrier.wait(&mut turn);
+                    worker.measured(profile::update(schedule), begin);
                 }
                 if thread == 0 {
+                    if let Some(clock) = clock {
+                        clock.count(pass.rows);
+                    }
                     // SAFETY: all slots of this step are written, the next step writes the other set, and only
                     // this thread touches the losses.
                     unsafe {
@@ -325,6 +338,11 @@ impl Executable for CpuExecutable {
         self.plan.program.train.ops.iter().map(choice).collect()
     }
 
+    fn profile(&self) -> Vec<OpProfile> {
+        let found = |clock| profile::phases(clock, &self.schedule, &self.params, &self.plan.params);
+        self.clock.as_ref().map(found).unwrap_or_default()
+    }
+
     fn write(&mut self, state: State, src: &[f32]) -> Result<(), RunError> {
         let expected = self.params.flat_len();
         if state == State::Grads {
@@ -405,7 +423,7 @@ impl Executable for CpuExecutable {
             (self.kernels, &self.schedule, &self.params, &self.arena, &self.barrier);
         self.pool.run(&|thread| {
             let member = Member { thread, threads };
-            let worker = Worker { kernels, schedule, params, arena: arena.at(0), barrier, member };
+            let worker = Worker { kernels, schedule, params, arena: arena.at(0), barrier, member, clock: None };
             let mut turn = barrier.turn(thread);
             // SAFETY: gradients are complete, and every thread runs the same.
             unsafe {

@@ -115,7 +115,8 @@ impl Inference {
             if divide {
                 let member = Member { thread: 0, threads: 1 };
                 let arena = alone.at(thread * stride);
-                let worker = Worker { kernels, schedule: &schedules.alone, params, arena, barrier, member };
+                let worker =
+                    Worker { kernels, schedule: &schedules.alone, params, arena, barrier, member, clock: None };
                 let share = part(rows.div_ceil(kernels.panel()), Member { thread, threads });
                 let mut first = share.start * kernels.panel();
                 let end = (share.end * kernels.panel()).min(rows);
@@ -128,7 +129,8 @@ impl Inference {
             } else {
                 let member = Member { thread, threads };
                 let arena = together.at(0);
-                let worker = Worker { kernels, schedule: &schedules.together, params, arena, barrier, member };
+                let worker =
+                    Worker { kernels, schedule: &schedules.together, params, arena, barrier, member, clock: None };
                 let mut turn = barrier.turn(thread);
                 for first in (0..rows).step_by(chunk) {
                     // SAFETY: every thread runs the same passes over the shared arena.

@@ -36,6 +36,7 @@ mod infer;
 mod kernels;
 mod params;
 mod pool;
+mod profile;
 mod run;
 mod schedule;
 mod simd;

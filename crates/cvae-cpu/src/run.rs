@@ -1,5 +1,7 @@
 //! What one thread does in one pass over a schedule.
 
+use std::time::Instant;
+
 use cvae_core::{ParamId, ValueId};
 
 use crate::elements::element;
@@ -11,11 +13,15 @@ use crate::kernels::optimizer::Rule;
 use crate::kernels::table::Kernels;
 use crate::params::Params;
 use crate::pool::{Barrier, Turn};
+use crate::profile::Clock;
 use crate::schedule::{MAX_PAIRS, Phase, Schedule, Step, Value};
-use crate::team::{self, Member, part};
+use crate::team::{self, Member, Nodes, part};
 
 /// Rows of the contraction that stay in the first-level cache while batch panels pass by.
 const CONTRACTION_BLOCK: usize = 128;
+
+/// Bytes of an input that are to stay in the second-level cache while panels of weights pass by.
+const NEAR_BYTES: usize = 256 * 1024;
 
 /// The batch and the outputs of one pass.
 #[derive(Clone, Copy)]
@@ -46,6 +52,8 @@ pub(crate) struct Worker<'a> {
     pub(crate) arena: *mut f32,
     pub(crate) barrier: &'a Barrier,
     pub(crate) member: Member,
+    /// Measures every phase, if there is one.
+    pub(crate) clock: Option<&'a Clock>,
 }
 
 impl Worker<'_> {
@@ -56,7 +64,8 @@ impl Worker<'_> {
     /// valid row indices below the source's rows, 1 to `padded_rows` rows, and slots or outputs large enough
     /// for the schedule; the arena has the schedule's size; the kernels' instruction set is available.
     pub(crate) unsafe fn run(&self, pass: &Pass, turn: &mut Turn) {
-        for phase in &self.schedule.phases {
+        for (index, phase) in self.schedule.phases.iter().enumerate() {
+            let begin = self.clock.map(|_| Instant::now());
             // SAFETY: the barriers of the schedule order every access to shared memory; the rest is the
             // caller's promise.
             unsafe {
@@ -83,6 +92,14 @@ impl Worker<'_> {
                     Phase::Wait => self.barrier.wait(turn),
                 }
             }
+            self.measured(index, begin);
+        }
+    }
+
+    /// Adds the time since `begin` to a part of the clock.
+    pub(crate) fn measured(&self, part: usize, begin: Option<Instant>) {
+        if let (Some(clock), Some(begin)) = (self.clock, begin) {
+            clock.add(self.member.thread, part, begin);
         }
     }
 
@@ -151,20 +168,30 @@ impl Worker<'_> {
         let share = self.member.shards(value.panels);
         let rows = part(slot.rows, Member { thread: share.sub, threads: share.subs });
         let result_stride = slot.rows.div_ceil(width) * width * width;
-        for shard in share.shards {
-            let panels = team::shard(value.panels, shard);
+        let mut next = share.shards.start;
+        while next < share.shards.end {
+            // Two shards whose sum is wanted are added in registers.
+            let pair = next.is_multiple_of(2) && next + 1 < share.shards.end;
+            let (shard, panels) = (next + usize::from(pair), team::shard(value.panels, next));
+            next = shard + 1;
+            let merges = team::merges(shard, share.shards.start);
+            let end = |shard| (team::shard(value.panels, shard).end * width).min(value.width);
             let first = panels.start * width;
-            let depth = (panels.end * width).min(value.width) - first;
+            let middle = (panels.end * width).min(value.width);
+            let depths = [middle - first, end(shard) - middle];
             for batch_panel in 0..self.batch_panels(pass) {
                 // SAFETY: the shard's panels of the value and of the weight, and its own sums.
                 unsafe {
-                    let sums = self.schedule.partial + shard * self.schedule.shard_stride;
+                    let sums = self.schedule.partial;
                     (self.kernels.partial)(&Partial {
                         w: self.params.w.at(slot.row(panels.start, rows.start, width)),
                         panel_stride: slot.rows * width,
-                        depth,
+                        depths,
                         x: self.at(value, batch_panel, first),
                         y: self.arena.add(sums + batch_panel * result_stride + rows.start * width),
+                        shard_stride: self.schedule.shard_stride,
+                        shard,
+                        merges,
                         rows: rows.len(),
                         half: self.half(pass, batch_panel),
                     });
@@ -175,6 +202,7 @@ impl Worker<'_> {
 
     unsafe fn reduce(&self, pass: &Pass, output: ValueId, contracted: usize, bias: Option<ParamId>, steps: &[Step]) {
         let (value, width) = (self.value(output), self.width());
+        let nodes = Nodes::new(contracted, self.member.threads);
         for panel in self.home(value) {
             let feature = panel * width;
             let bias = bias.map_or(std::ptr::null(), |id| self.params.w.at(self.params.slot(id).w + feature));
@@ -185,7 +213,7 @@ impl Worker<'_> {
                     (self.kernels.reduce)(&Reduce {
                         parts: self.arena.add(at),
                         shard_stride: self.schedule.shard_stride,
-                        shards: team::shards(contracted),
+                        nodes: nodes.as_slice(),
                         bias,
                         y: self.at(value, batch_panel, feature),
                         features: self.features(value, panel),
@@ -206,32 +234,35 @@ impl Worker<'_> {
         steps: &[Step],
     ) {
         let (from, to, slot, width) = (self.value(input), self.value(output), self.params.slot(weight), self.width());
-        let mut start = 0;
-        while start < from.width {
-            let depth = (from.width - start).min(CONTRACTION_BLOCK);
+        // The input's batch panels are read once for every panel of the output: so many at a time stay near.
+        let near = (NEAR_BYTES / (from.width * width * size_of::<f32>())).max(1);
+        for first in (0..self.batch_panels(pass)).step_by(near) {
+            let batch_panels = first..self.batch_panels(pass).min(first + near);
             for panel in self.home(to) {
                 let feature = panel * width;
                 let bias = bias.map_or(std::ptr::null(), |id| self.params.w.at(self.params.slot(id).w + feature));
-                for batch_panel in 0..self.batch_panels(pass) {
-                    // SAFETY: the weight's panel and the output's are this thread's; the input is complete.
-                    unsafe {
-                        (self.kernels.expand)(&Expand {
-                            w: self.params.w.at(slot.row(panel, start, width)),
-                            depth,
-                            x: self.at(from, batch_panel, start),
-                            y: self.at(to, batch_panel, feature),
-                            columns: self.features(to, panel),
-                            accumulate: start > 0,
-                            bias,
-                            half: self.half(pass, batch_panel),
-                        });
-                        if start + depth == from.width {
-                            self.steps(pass, to, panel, batch_panel, steps);
+                for start in (0..from.width).step_by(CONTRACTION_BLOCK) {
+                    let depth = (from.width - start).min(CONTRACTION_BLOCK);
+                    for batch_panel in batch_panels.clone() {
+                        // SAFETY: the weight's panel and the output's are this thread's; the input is complete.
+                        unsafe {
+                            (self.kernels.expand)(&Expand {
+                                w: self.params.w.at(slot.row(panel, start, width)),
+                                depth,
+                                x: self.at(from, batch_panel, start),
+                                y: self.at(to, batch_panel, feature),
+                                columns: self.features(to, panel),
+                                accumulate: start > 0,
+                                bias,
+                                half: self.half(pass, batch_panel),
+                            });
+                            if start + depth == from.width {
+                                self.steps(pass, to, panel, batch_panel, steps);
+                            }
                         }
                     }
                 }
             }
-            start += depth;
         }
     }
 

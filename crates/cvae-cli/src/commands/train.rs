@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cvae::{Config, Existing, LoadedRows, RunFolder, Stop, Trained, Trainer, registry};
+use cvae_core::OpProfile;
 use serde::Serialize;
 
 use crate::args::TrainArgs;
@@ -75,6 +76,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     if let Stop::EarlyStopping { best_epoch } = trained.stop {
         eprintln!("stopped early; the parameters are those of epoch {best_epoch}");
     }
+    eprint!("{}", profile(&trained.model.profile()));
     let spinner = progress::spinner("measuring and writing the report");
     let outcome = report::measure(&trained, &rows)?;
     let page = report::render(&report::compose(&folder, &trained, &outcome));
@@ -99,6 +101,20 @@ fn introduction(config: &Config, rows: &LoadedRows, selected: &registry::Selecte
     );
     text.push_str(&format!("\nmodel    {}, {}", report::widths(&config.model), config.objective.latent));
     text
+}
+
+/// Where the time of the training steps went, a line an op; empty if it was not measured.
+fn profile(ops: &[OpProfile]) -> String {
+    let whole: f64 = ops.iter().map(|op| op.seconds).sum();
+    let line = |op: &OpProfile| {
+        let rates = match op.flops > 0.0 {
+            true => format!("{:8.1} GFLOP/s {:7.1} GB/s", op.flops / op.seconds / 1e9, op.bytes / op.seconds / 1e9),
+            false => String::new(),
+        };
+        let (share, micros) = (100.0 * op.seconds / whole, 1e6 * op.seconds / op.calls.max(1) as f64);
+        format!("{share:5.1} % {micros:9.1} µs  {:48} {rates}", op.op).trim_end().to_owned() + "\n"
+    };
+    ops.iter().map(line).collect()
 }
 
 /// Prints the results and what to run next.

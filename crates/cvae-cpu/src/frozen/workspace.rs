@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
-use cvae_core::{CompileError, Entry, RunError, Unsupported};
+use cvae_core::{CompileError, Entry, OpProfile, RunError, Unsupported};
 
 use super::packed::{Layer, Packed, Weights};
 use crate::arena::{Arena, Offsets};
@@ -12,10 +13,12 @@ use crate::kernels::dense::Dense;
 use crate::kernels::dense_i8::{DenseI8, Output, Quantize, Quantizer};
 use crate::kernels::linear::Tiles;
 use crate::pool::{Barrier, Pool, Turn};
+use crate::profile::Clock;
 use crate::team::{Member, part};
 
-/// Bytes of the activations that a thread works on at a time: half of a second-level cache.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of the activations that a thread works on at a time, so that they stay in a second-level cache beside the
+/// weights that pass by.
+const CHUNK_BYTES: usize = 64 * 1024;
 /// Most rows of a chunk.
 const CHUNK_ROWS: usize = 512;
 /// Weights of a layer, in bytes, below which one thread reads them faster than several can meet.
@@ -36,6 +39,8 @@ pub struct Workspace {
     buffers: Buffers,
     /// Rows of a chunk.
     chunk: usize,
+    /// Measures every layer, if there is one.
+    clock: Option<Clock>,
 }
 
 impl std::fmt::Debug for Workspace {
@@ -102,7 +107,32 @@ impl Workspace {
             packed,
             buffers,
             chunk,
+            clock: None,
         })
+    }
+
+    /// Whether calls measure the time of every layer: see [`Workspace::profile`]. Off, unless asked for.
+    pub fn profiled(self, profiled: bool) -> Self {
+        let clock = profiled.then(|| Clock::new(self.pool.threads(), self.packed.layers.len()));
+        Self { clock, ..self }
+    }
+
+    /// Where the time of calls went, layer by layer, waiting for other threads included; nothing unless it was
+    /// asked for.
+    pub fn profile(&self) -> Vec<OpProfile> {
+        let Some(clock) = &self.clock else { return vec![] };
+        let found = |(index, layer): (usize, &Layer)| {
+            let (calls, seconds, rows) = clock.read(index);
+            let values = (layer.inputs + layer.units) as f64;
+            OpProfile {
+                op: format!("dense [{}×{}]", layer.units, layer.inputs),
+                calls,
+                seconds,
+                flops: 2.0 * (layer.inputs * layer.units) as f64 * rows,
+                bytes: layer.bytes as f64 * calls as f64 + FLOAT as f64 * values * rows,
+            }
+        };
+        self.packed.layers.iter().enumerate().map(found).filter(|entry| entry.seconds > 0.0).collect()
     }
 
     /// Threads of a call, the caller's included.
@@ -131,17 +161,20 @@ impl Workspace {
 
     fn run(&mut self, layers: Range<usize>, widths: (usize, usize), rows: usize, io: Io) {
         let packed = &*self.packed;
+        let first_layer = layers.start;
         let layers = &packed.layers[layers];
+        let clock = self.clock.as_ref();
         let threads = self.pool.threads();
         let (arena, buffers, barrier, chunk) = (&self.arena, &self.buffers, &self.barrier, self.chunk);
         let together = Set { arena, buffers, first: threads };
         let tile = packed.kernels.tile;
         let bytes: usize = layers.iter().map(|layer| layer.bytes).sum();
         let few = rows < threads * tile;
+        let watch = |thread: usize| clock.map(|clock| Watch { clock, thread, first_layer });
         if threads == 1 || few && bytes * rows < SHARE_BYTES * layers.len() {
             let own = Set { arena, buffers, first: 0 };
             // SAFETY: the rows exist, and this thread alone uses its buffers.
-            unsafe { alone(packed, layers, widths, 0..rows, chunk, io, &own) };
+            unsafe { alone(packed, layers, widths, 0..rows, chunk, io, &own, watch(0)) };
             return;
         }
         let io = &io;
@@ -152,14 +185,14 @@ impl Workspace {
                 let mut turn = barrier.turn(thread);
                 let mut chunks = Tiles::new(rows, chunk);
                 while let Some((first, count)) = chunks.next() {
-                    let pass = Pass { packed, layers, member, own: &own, shared: &together };
+                    let pass = Pass { packed, layers, member, own: &own, shared: &together, watch: watch(thread) };
                     // SAFETY: the rows exist, and every thread makes the same passes.
                     unsafe { pass.forward(io.row(first, widths), count, || meet(barrier, thread, &mut turn)) };
                     meet(barrier, thread, &mut turn);
                 }
             } else {
                 // SAFETY: the rows exist, and this thread alone has them and its buffers.
-                unsafe { alone(packed, layers, widths, part(rows, member), chunk, *io, &own) };
+                unsafe { alone(packed, layers, widths, part(rows, member), chunk, *io, &own, watch(thread)) };
             }
         });
     }
@@ -171,10 +204,20 @@ fn meet(barrier: &Barrier, thread: usize, turn: &mut Turn) {
     barrier.wait(turn);
 }
 
+/// A clock in one thread's hand.
+#[derive(Clone, Copy)]
+struct Watch<'a> {
+    clock: &'a Clock,
+    thread: usize,
+    /// First layer of the entry.
+    first_layer: usize,
+}
+
 /// One thread takes some rows through the layers, chunk by chunk.
 ///
 /// # Safety
 /// The rows exist; nobody else uses them or the buffers.
+#[allow(clippy::too_many_arguments, reason = "the parts of a call, borrowed separately")]
 unsafe fn alone(
     packed: &Packed,
     layers: &[Layer],
@@ -183,9 +226,10 @@ unsafe fn alone(
     chunk: usize,
     io: Io,
     own: &Set<'_>,
+    watch: Option<Watch<'_>>,
 ) {
     let member = Member { thread: 0, threads: 1 };
-    let pass = Pass { packed, layers, member, own, shared: own };
+    let pass = Pass { packed, layers, member, own, shared: own, watch };
     let mut chunks = Tiles::new(rows.len(), chunk);
     while let Some((first, count)) = chunks.next() {
         // SAFETY: the caller's promise.
@@ -217,6 +261,7 @@ struct Pass<'a> {
     own: &'a Set<'a>,
     /// Activations of all threads of the pass.
     shared: &'a Set<'a>,
+    watch: Option<Watch<'a>>,
 }
 
 impl Pass<'_> {
@@ -227,7 +272,11 @@ impl Pass<'_> {
     unsafe fn forward(&self, io: Io, rows: usize, mut meet: impl FnMut()) {
         let width = self.packed.kernels.panel();
         let mut x = Rows::Real(io.input, self.layers[0].inputs);
+        if let Some(watch) = self.watch.filter(|_| self.member.thread == 0) {
+            watch.clock.count(rows);
+        }
         for (index, layer) in self.layers.iter().enumerate() {
+            let begin = self.watch.map(|_| Instant::now());
             if index > 0 {
                 meet();
             }
@@ -243,6 +292,9 @@ impl Pass<'_> {
             // SAFETY: the buffers hold a chunk of any layer's activations, and the last one goes to the
             // caller; the layers before are complete, and the panels are this thread's.
             unsafe { self.layer(layer, x, rows, output) };
+            if let (Some(watch), Some(begin)) = (self.watch, begin) {
+                watch.clock.add(watch.thread, watch.first_layer + index, begin);
+            }
             x = match output {
                 Output::Real { y, stride } => Rows::Real(y, stride),
                 Output::Bytes { y, stride, .. } => Rows::Bytes(y, stride),

@@ -5,6 +5,7 @@
 //! split dimension. See docs/PERFORMANCE.md for the layout.
 
 use crate::simd::Simd;
+use crate::team::{MAX_SHARDS, Node};
 
 /// Calls `$tile::<S, MR, NR>` for the row count `$mr`, which never exceeds `S::TILE`.
 macro_rules! by_rows {
@@ -88,18 +89,24 @@ pub(crate) unsafe fn by_columns<S: Simd, const MR: usize, const NR: usize>(
     }
 }
 
-/// A product over the split dimension, for one shard and one batch panel: `y[r] = Σ_k W[r][k] · x[k]`.
+/// A product over the split dimension, for one or two shards and one batch panel: `y[r] = Σ_k W[r][k] · x[k]`.
 pub(crate) struct Partial {
-    /// First panel of the shard, first row.
+    /// First panel of the first shard, first row.
     pub(crate) w: *const f32,
     /// Floats between panels of `w`.
     pub(crate) panel_stride: usize,
-    /// Columns of the shard.
-    pub(crate) depth: usize,
-    /// `[depth][PW]`.
+    /// Columns of either shard, 0 for a second one that is not there. All panels of the first are whole if it is.
+    pub(crate) depths: [usize; 2],
+    /// `[depth][PW]` of the first shard, the second behind it.
     pub(crate) x: *const f32,
-    /// `[rows][PW]`.
+    /// `[rows][PW]` in the buffer of shard 0.
     pub(crate) y: *mut f32,
+    /// Floats between the buffers of shards.
+    pub(crate) shard_stride: usize,
+    /// The last shard.
+    pub(crate) shard: usize,
+    /// How many sums to its left the last shard completes: see [`crate::team::merges`]. The first is one of them.
+    pub(crate) merges: usize,
     /// Rows of the result.
     pub(crate) rows: usize,
     /// Whether only the first `LANES` batch lanes are in use.
@@ -114,15 +121,39 @@ unsafe fn partial_tile<S: Simd, const MR: usize, const NR: usize>(q: &Partial, r
         let mut acc = [[S::splat(0.0); NR]; MR];
         let mut w = q.w.add(row * width);
         let mut x = q.x;
-        let mut left = q.depth;
-        while left > 0 {
-            let depth = left.min(width);
-            by_columns::<S, MR, NR>(depth, w, x, &mut acc);
-            w = w.wrapping_add(q.panel_stride);
-            x = x.wrapping_add(depth * width);
-            left -= depth;
+        let mut first = acc;
+        for (shard, depth) in q.depths.into_iter().enumerate() {
+            let mut left = depth;
+            while left > 0 {
+                let depth = left.min(width);
+                by_columns::<S, MR, NR>(depth, w, x, &mut acc);
+                w = w.wrapping_add(q.panel_stride);
+                x = x.wrapping_add(depth * width);
+                left -= depth;
+            }
+            if shard == 0 && q.depths[1] > 0 {
+                first = acc;
+                acc = [[S::splat(0.0); NR]; MR];
+            }
         }
-        let y = q.y.add(row * width);
+        let mut level = 0;
+        if q.depths[1] > 0 {
+            for i in 0..MR {
+                for j in 0..NR {
+                    acc[i][j] = S::add(first[i][j], acc[i][j]);
+                }
+            }
+            level = 1;
+        }
+        for level in level..q.merges {
+            let left = q.y.add((q.shard + 1 - (2 << level)) * q.shard_stride + row * width);
+            for i in 0..MR {
+                for j in 0..NR {
+                    acc[i][j] = S::add(S::load(left.add(i * width + j * S::LANES)), acc[i][j]);
+                }
+            }
+        }
+        let y = q.y.add((q.shard + 1 - (1 << q.merges)) * q.shard_stride + row * width);
         for i in 0..MR {
             for j in 0..NR {
                 S::store(y.add(i * width + j * S::LANES), acc[i][j]);
@@ -232,14 +263,14 @@ pub(crate) unsafe fn expand<S: Simd>(q: &Expand) {
     }
 }
 
-/// Sum of the shards of a [`Partial`] product, in the order of the shards, plus the bias.
-pub(crate) struct Reduce {
+/// Sum of the shards of a [`Partial`] product, as a binary tree over them, plus the bias.
+pub(crate) struct Reduce<'a> {
     /// `[shards]` blocks of `[features][PW]` at stride `shard_stride`.
     pub(crate) parts: *const f32,
     /// Floats between shards.
     pub(crate) shard_stride: usize,
-    /// Number of shards.
-    pub(crate) shards: usize,
+    /// The sums that threads formed.
+    pub(crate) nodes: &'a [Node],
     /// `[features]`, or null for no bias.
     pub(crate) bias: *const f32,
     /// `[features][PW]`.
@@ -253,16 +284,28 @@ pub(crate) struct Reduce {
 /// # Safety
 /// Pointers as [`Reduce`] documents; the instruction set of `S`.
 #[inline(always)]
-pub(crate) unsafe fn reduce<S: Simd>(q: &Reduce) {
+pub(crate) unsafe fn reduce<S: Simd>(q: &Reduce<'_>) {
     let width = 2 * S::LANES;
     for feature in 0..q.features {
         for j in 0..2 {
             let at = feature * width + j * S::LANES;
             // SAFETY: `at` lies inside the block of every shard.
             unsafe {
-                let mut sum = S::load(q.parts.add(at));
-                for shard in 1..q.shards {
-                    sum = S::add(sum, S::load(q.parts.add(shard * q.shard_stride + at)));
+                // Sums that wait for their right-hand side: no more than there are shards.
+                let mut stack = [S::splat(0.0); MAX_SHARDS];
+                let mut top = 0;
+                for node in q.nodes {
+                    let mut sum = S::load(q.parts.add(node.shard * q.shard_stride + at));
+                    for _ in 0..node.merges {
+                        top -= 1;
+                        sum = S::add(stack[top], sum);
+                    }
+                    stack[top] = sum;
+                    top += 1;
+                }
+                let mut sum = stack[0];
+                for other in &stack[1..top.max(1)] {
+                    sum = S::add(sum, *other);
                 }
                 if !q.bias.is_null() {
                     sum = S::add(sum, S::splat(*q.bias.add(feature)));

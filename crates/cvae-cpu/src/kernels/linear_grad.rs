@@ -1,7 +1,7 @@
 //! Weight and bias gradients, with the optimiser in the epilogue.
 
 use super::linear::{Tiles, by_columns, by_rows};
-use super::optimizer::{Rule, update_vector};
+use super::optimizer::{Prepared, Rule};
 use crate::simd::Simd;
 
 /// Two values whose product over the batch is part of a weight's gradient.
@@ -36,7 +36,12 @@ pub(crate) struct WeightGrad<'a> {
 }
 
 #[inline(always)]
-unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(q: &WeightGrad<'_>, row: usize, squares: &mut S::V) {
+unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(
+    q: &WeightGrad<'_>,
+    rule: &Prepared<S>,
+    row: usize,
+    squares: &mut S::V,
+) {
     let width = 2 * S::LANES;
     // SAFETY: `WeightGrad` promises that rows `row..row + MR` exist in every operand.
     unsafe {
@@ -58,20 +63,18 @@ unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(q: &WeightGrad<'_
                 left -= depth;
             }
         }
-        let decay = S::splat(q.decay);
-        for i in 0..MR {
-            for j in 0..NR {
-                let at = (row + i) * width + j * S::LANES;
-                let w = q.w.add(at);
-                let before = S::load(w);
-                if !q.square_sum.is_null() {
+        let w = q.w.add(row * width);
+        if q.decay != 0.0 || !q.square_sum.is_null() {
+            let decay = S::splat(q.decay);
+            for i in 0..MR {
+                for j in 0..NR {
+                    let before = S::load(w.add(i * width + j * S::LANES));
                     *squares = S::fma(before, before, *squares);
+                    acc[i][j] = S::fma(decay, before, acc[i][j]);
                 }
-                let g = S::fma(decay, before, acc[i][j]);
-                let m = q.moments.add((row + i) * 2 * width + j * S::LANES);
-                update_vector::<S>(&q.rule, g, w, m, m.add(width), q.grad.wrapping_add(at));
             }
         }
+        rule.apply(&acc, w, q.moments.add(row * 2 * width), q.grad.wrapping_add(row * width));
     }
 }
 
@@ -83,11 +86,13 @@ unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(q: &WeightGrad<'_
 pub(crate) unsafe fn weight_grad<S: Simd>(q: &WeightGrad<'_>) {
     let mut tiles = Tiles::new(q.rows, S::TILE);
     let mut total = 0.0f64;
+    // SAFETY: the instruction set, by promise.
+    let rule = unsafe { Prepared::<S>::new(&q.rule) };
     while let Some((row, rows)) = tiles.next() {
         // SAFETY: the tile lies inside `q.rows`.
         unsafe {
             let mut squares = S::splat(0.0);
-            by_rows!(rows, grad_tile, 2, q, row, &mut squares);
+            by_rows!(rows, grad_tile, 2, q, &rule, row, &mut squares);
             if !q.square_sum.is_null() {
                 total += f64::from(S::sum(squares));
             }
@@ -146,14 +151,14 @@ pub(crate) unsafe fn bias_grad<S: Simd>(q: &BiasGrad) {
     // SAFETY: a whole panel of parameters and moments exists; features beyond the last are zero and stay so.
     unsafe {
         let mut squares = S::splat(0.0);
+        let mut g = [[S::splat(0.0); 2]];
         for j in 0..2 {
             let at = j * S::LANES;
             let before = S::load(q.w.add(at));
             squares = S::fma(before, before, squares);
-            let g = S::fma(S::splat(q.decay), before, S::load(sums.as_ptr().add(at)));
-            let m = q.moments.add(at);
-            update_vector::<S>(&q.rule, g, q.w.add(at), m, m.add(width), q.grad.wrapping_add(at));
+            g[0][j] = S::fma(S::splat(q.decay), before, S::load(sums.as_ptr().add(at)));
         }
+        Prepared::<S>::new(&q.rule).apply(&g, q.w, q.moments, q.grad);
         if !q.square_sum.is_null() {
             *q.square_sum = f64::from(S::sum(squares));
         }

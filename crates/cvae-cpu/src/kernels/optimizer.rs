@@ -42,39 +42,96 @@ impl From<Update> for Rule {
     }
 }
 
-/// Applies `rule` to one vector: gradient `g`, parameters at `w`, first moments at `m`, second at `v`.
-///
-/// # Safety
-/// One writable vector at `w`, `m` and `v`, and at `grad` for [`Rule::Store`]; the instruction set of `S`.
-#[inline(always)]
-pub(crate) unsafe fn update_vector<S: Simd>(
-    rule: &Rule,
-    g: S::V,
-    w: *mut f32,
-    m: *mut f32,
-    v: *mut f32,
-    grad: *mut f32,
-) {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        match *rule {
-            Rule::Store => S::store(grad, g),
-            Rule::Adam { rest1, rest2, step_size, inv_sqrt_correction, eps, keep } => {
-                let (m0, v0) = (S::load(m), S::load(v));
-                // `m + (1 − β₁)(g − m)` and `v + (1 − β₂)(g² − v)`: one rounding less and one product fewer
-                // than the textbook form.
-                let m1 = S::fma(S::splat(rest1), S::sub(g, m0), m0);
-                let v1 = S::fma(S::splat(rest2), S::fms(g, g, v0), v0);
-                let root = S::fma(S::sqrt(v1), S::splat(inv_sqrt_correction), S::splat(eps));
-                let change = S::div(S::mul(S::splat(step_size), m1), root);
-                S::store(m, m1);
-                S::store(v, v1);
-                S::store(w, S::fms(S::splat(keep), S::load(w), change));
+/// A [`Rule`] whose numbers are vectors already, for the inner loops.
+#[derive(Clone, Copy)]
+pub(crate) enum Prepared<S: Simd> {
+    /// [`Rule::Store`].
+    Store,
+    /// [`Rule::Adam`].
+    Adam { rest1: S::V, rest2: S::V, step_size: S::V, inv_sqrt_correction: S::V, eps: S::V, keep: S::V },
+    /// [`Rule::Sgd`].
+    Sgd { momentum: S::V, learning_rate: S::V },
+}
+
+impl<S: Simd> Prepared<S> {
+    /// The rule in vectors.
+    ///
+    /// # Safety
+    /// The instruction set of `S`.
+    #[inline(always)]
+    pub(crate) unsafe fn new(rule: &Rule) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match *rule {
+                Rule::Store => Self::Store,
+                Rule::Adam { rest1, rest2, step_size, inv_sqrt_correction, eps, keep } => Self::Adam {
+                    rest1: S::splat(rest1),
+                    rest2: S::splat(rest2),
+                    step_size: S::splat(step_size),
+                    inv_sqrt_correction: S::splat(inv_sqrt_correction),
+                    eps: S::splat(eps),
+                    keep: S::splat(keep),
+                },
+                Rule::Sgd { momentum, learning_rate } => {
+                    Self::Sgd { momentum: S::splat(momentum), learning_rate: S::splat(learning_rate) }
+                }
             }
-            Rule::Sgd { momentum, learning_rate } => {
-                let m1 = S::fma(S::splat(momentum), S::load(m), g);
-                S::store(m, m1);
-                S::store(w, S::fnma(S::splat(learning_rate), m1, S::load(w)));
+        }
+    }
+
+    /// Applies the rule to `MR` rows of `NR` vectors: gradients `g`, parameters `[MR][PW]` at `w`, moments
+    /// `[MR][2][PW]`, and gradients to store `[MR][PW]` at `grad`.
+    ///
+    /// # Safety
+    /// Rows as described, those at `grad` for [`Rule::Store`] alone; the instruction set of `S`.
+    #[inline(always)]
+    pub(crate) unsafe fn apply<const MR: usize, const NR: usize>(
+        &self,
+        g: &[[S::V; NR]; MR],
+        w: *mut f32,
+        moments: *mut f32,
+        grad: *mut f32,
+    ) {
+        let width = 2 * S::LANES;
+        let at = |i: usize, j: usize| i * width + j * S::LANES;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match *self {
+                Self::Store => {
+                    for i in 0..MR {
+                        for j in 0..NR {
+                            S::store(grad.add(at(i, j)), g[i][j]);
+                        }
+                    }
+                }
+                Self::Adam { rest1, rest2, step_size, inv_sqrt_correction, eps, keep } => {
+                    for i in 0..MR {
+                        for j in 0..NR {
+                            let (w, m) = (w.add(at(i, j)), moments.add(at(2 * i, j)));
+                            let v = m.add(width);
+                            let (g, m0, v0) = (g[i][j], S::load(m), S::load(v));
+                            // `m + (1 − β₁)(g − m)` and `v + (1 − β₂)(g² − v)`: one rounding less and one product
+                            // fewer than the textbook form.
+                            let m1 = S::fma(rest1, S::sub(g, m0), m0);
+                            let v1 = S::fma(rest2, S::fms(g, g, v0), v0);
+                            let root = S::fma(S::sqrt(v1), inv_sqrt_correction, eps);
+                            let change = S::div(S::mul(step_size, m1), root);
+                            S::store(m, m1);
+                            S::store(v, v1);
+                            S::store(w, S::fms(keep, S::load(w), change));
+                        }
+                    }
+                }
+                Self::Sgd { momentum, learning_rate } => {
+                    for i in 0..MR {
+                        for j in 0..NR {
+                            let (w, m) = (w.add(at(i, j)), moments.add(at(2 * i, j)));
+                            let m1 = S::fma(momentum, S::load(m), g[i][j]);
+                            S::store(m, m1);
+                            S::store(w, S::fnma(learning_rate, m1, S::load(w)));
+                        }
+                    }
+                }
             }
         }
     }
@@ -103,15 +160,13 @@ pub(crate) struct Apply {
 #[inline(always)]
 pub(crate) unsafe fn apply<S: Simd>(q: &Apply) {
     let width = 2 * S::LANES;
-    for row in 0..q.count {
-        for j in 0..2 {
-            let (at, lane) = (row * width + j * S::LANES, j * S::LANES);
-            // SAFETY: `at` lies inside every buffer.
-            unsafe {
-                let g = S::mul(S::splat(q.scale), S::load(q.grad.add(at)));
-                let m = q.moments.add(row * 2 * width + lane);
-                update_vector::<S>(&q.rule, g, q.w.add(at), m, m.add(width), std::ptr::null_mut());
-            }
+    // SAFETY: every row lies inside every buffer.
+    unsafe {
+        let (rule, scale) = (Prepared::<S>::new(&q.rule), S::splat(q.scale));
+        for row in 0..q.count {
+            let grad = q.grad.add(row * width);
+            let g = [S::mul(scale, S::load(grad)), S::mul(scale, S::load(grad.add(S::LANES)))];
+            rule.apply(&[g], q.w.add(row * width), q.moments.add(row * 2 * width), std::ptr::null_mut());
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Kernels {
     pub(crate) tile: usize,
     pub(crate) partial: unsafe fn(&Partial),
     pub(crate) expand: unsafe fn(&Expand),
-    pub(crate) reduce: unsafe fn(&Reduce),
+    pub(crate) reduce: unsafe fn(&Reduce<'_>),
     pub(crate) weight_grad: unsafe fn(&WeightGrad<'_>),
     pub(crate) bias_grad: unsafe fn(&BiasGrad),
     pub(crate) element: unsafe fn(&Block, &Element) -> f64,
@@ -62,7 +62,7 @@ macro_rules! level {
 
             entry!(partial, linear::partial::<$simd>, (q: &Partial));
             entry!(expand, linear::expand::<$simd>, (q: &Expand));
-            entry!(reduce, linear::reduce::<$simd>, (q: &Reduce));
+            entry!(reduce, linear::reduce::<$simd>, (q: &Reduce<'_>));
             entry!(weight_grad, linear_grad::weight_grad::<$simd>, (q: &WeightGrad<'_>));
             entry!(bias_grad, linear_grad::bias_grad::<$simd>, (q: &BiasGrad));
             entry!(element_block, element::element::<$simd>, (block: &Block, op: &Element) -> f64);

@@ -4,7 +4,7 @@ mod error;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cvae_core::{Backend, BackendId, Entry, Executable, KernelChoice, Plan, State};
+use cvae_core::{Backend, BackendId, Entry, Executable, KernelChoice, OpProfile, Plan, State};
 use cvae_data::{Dataset, FittedScaling};
 
 use crate::Matrix;
@@ -130,6 +130,12 @@ impl Autoencoder {
     /// The kernel that each op runs on.
     pub fn kernels(&self) -> Vec<KernelChoice> {
         self.lock().kernels()
+    }
+
+    /// Where the time of the training steps went, if the backend was asked to measure it
+    /// ([`registry::PROFILE`](crate::registry::PROFILE)); else nothing.
+    pub fn profile(&self) -> Vec<OpProfile> {
+        self.lock().profile()
     }
 
     /// Elements of a row.

@@ -71,6 +71,10 @@ pub struct BackendStatus {
     pub detail: String,
 }
 
+/// Environment variable: with the value `1`, the CPU's executables measure where the time of training steps goes; see
+/// [`Autoencoder::profile`](crate::Autoencoder::profile).
+pub const PROFILE: &str = "CVAE_PROFILE";
+
 /// Threads of [`default_threads`] at most, however many cores there are.
 const MAX_DEFAULT_THREADS: usize = 256;
 
@@ -280,6 +284,11 @@ fn open(id: &'static str, threads: usize) -> Result<Arc<dyn Backend>, RegistryEr
     }
 }
 
+/// Whether the environment asks to measure where time goes: see [`PROFILE`].
+pub fn profiling() -> bool {
+    std::env::var_os(PROFILE).is_some_and(|value| value == "1")
+}
+
 #[cfg(feature = "cpu")]
 fn open_cpu(id: &'static str, threads: usize) -> Result<Arc<dyn Backend>, RegistryError> {
     use cvae_cpu::{CpuBackend, Level};
@@ -290,7 +299,7 @@ fn open_cpu(id: &'static str, threads: usize) -> Result<Arc<dyn Backend>, Regist
         "cpu-neon" => Level::Neon,
         _ => Level::Scalar,
     };
-    Ok(Arc::new(CpuBackend::new(level, threads)?))
+    Ok(Arc::new(CpuBackend::new(level, threads)?.profiled(profiling())))
 }
 
 #[cfg(feature = "cuda")]
