@@ -12,6 +12,7 @@ use crate::arena::{Arena, Offsets};
 use crate::backend::Level;
 use crate::kernels::dense_i8::Quantizer;
 use crate::kernels::table::Kernels;
+use crate::simd::bf16::Bf16;
 use crate::simd::int8::GROUP;
 
 /// Bytes of a float.
@@ -72,6 +73,7 @@ impl Frozen {
         let choice = |layer: &Layer| {
             let kernel = match layer.weights {
                 Weights::F32 => "dense",
+                Weights::Bf16 => "dense_bf16",
                 Weights::Int8 { .. } => "dense_i8",
             };
             KernelChoice {
@@ -96,6 +98,8 @@ impl Frozen {
 pub(super) enum Weights {
     /// `[panel][input][PW]` floats.
     F32,
+    /// `[panel][pair][PW][2]` halves.
+    Bf16,
     /// `[panel][group][PW][4]` bytes.
     Int8 {
         /// `[panel][PW]` integers: what sums begin with.
@@ -185,6 +189,7 @@ fn place(layer: &FrozenLayer, width: usize, offsets: &mut Offsets) -> Layer {
     let lanes = panels * width;
     let (bytes, weights) = match &layer.weights {
         FrozenWeights::F32(_) => (lanes * inputs * FLOAT, Weights::F32),
+        FrozenWeights::Bf16(_) => (lanes * inputs.next_multiple_of(2) * size_of::<Bf16>(), Weights::Bf16),
         FrozenWeights::Int8 { input, .. } => {
             let quantizer = Quantizer { inverse: input.step.recip(), zero: f32::from(input.zero) };
             let weights = Weights::Int8 { start: offsets.take(lanes), scale: offsets.take(lanes), quantizer };
@@ -211,6 +216,17 @@ fn pack(layer: &Layer, numbers: &FrozenLayer, width: usize, arena: &Arena) {
                 }
             }
         }
+        (FrozenWeights::Bf16(weights), _) => {
+            let count = layer.bytes / size_of::<Bf16>();
+            // SAFETY: as above.
+            let w = unsafe { std::slice::from_raw_parts_mut(arena.at(layer.w).cast::<Bf16>(), count) };
+            let pairs = inputs.div_ceil(2);
+            for (unit, row) in weights.chunks_exact(inputs).enumerate() {
+                for (input, weight) in row.iter().enumerate() {
+                    w[((unit / width * pairs + input / 2) * width + unit % width) * 2 + input % 2] = *weight;
+                }
+            }
+        }
         (FrozenWeights::Int8 { values, scales, input }, Weights::Int8 { start, scale, .. }) => {
             // SAFETY: as above.
             let bytes = unsafe { std::slice::from_raw_parts_mut(arena.at(layer.w).cast::<i8>(), layer.bytes) };
@@ -227,6 +243,8 @@ fn pack(layer: &Layer, numbers: &FrozenLayer, width: usize, arena: &Arena) {
                 scale[unit] = scales[unit] * input.step;
             }
         }
-        (FrozenWeights::Int8 { .. }, Weights::F32) => unreachable!("`place` keeps the kind of the weights"),
+        (FrozenWeights::Int8 { .. }, Weights::F32 | Weights::Bf16) => {
+            unreachable!("`place` keeps the kind of the weights")
+        }
     }
 }

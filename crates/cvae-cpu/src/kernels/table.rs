@@ -1,6 +1,7 @@
 //! One table of entry points per instruction set.
 
 use super::dense::Dense;
+use super::dense_bf16::DenseBf16;
 use super::dense_i8::{DenseI8, Quantize};
 use super::element::{Block, Element};
 use super::gather::{BatchMajor, Gather};
@@ -29,6 +30,7 @@ pub(crate) struct Kernels {
     pub(crate) square_sum: unsafe fn(*const f32, usize) -> f64,
     pub(crate) multiply_adds: unsafe fn() -> u64,
     pub(crate) dense: unsafe fn(&Dense),
+    pub(crate) dense_bf16: unsafe fn(&DenseBf16),
     pub(crate) dense_i8: unsafe fn(&DenseI8),
     pub(crate) quantize: unsafe fn(&Quantize),
 }
@@ -46,7 +48,9 @@ macro_rules! level {
         $(#[$cfg])*
         pub(crate) mod $name {
             use super::*;
-            use crate::kernels::{dense, dense_i8, element, gather, linear, linear_grad, mmd, optimizer, peak};
+            use crate::kernels::{
+                dense, dense_bf16, dense_i8, element, gather, linear, linear_grad, mmd, optimizer, peak,
+            };
 
             macro_rules! entry {
                 ($kernel:ident, $path:path, ($d($arg:ident: $ty:ty),*) $d(-> $ret:ty)?) => {
@@ -74,6 +78,7 @@ macro_rules! level {
 
             entry!(multiply_adds, peak::multiply_adds::<$simd>, () -> u64);
             entry!(dense_layer, dense::dense::<$simd>, (q: &Dense));
+            entry!(dense_layer_bf16, dense_bf16::dense_bf16::<$simd>, (q: &DenseBf16));
             entry!(dense_layer_i8, dense_i8::dense_i8::<$simd>, (q: &DenseI8));
             entry!(quantize, dense_i8::quantize::<$simd>, (q: &Quantize));
 
@@ -94,6 +99,7 @@ macro_rules! level {
                 square_sum,
                 multiply_adds,
                 dense: dense_layer,
+                dense_bf16: dense_layer_bf16,
                 dense_i8: dense_layer_i8,
                 quantize,
             };
