@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use cvae::BackendConfig;
 use cvae::registry;
+use cvae::{BackendConfig, Precision};
 use cvae_core::{Backend, Batch, DataId, Entry, Executable, Initializer, OpProfile, Plan, Rows, State, epoch_order};
 use cvae_cpu::{Frozen, FrozenModel, Level, Workspace};
 use cvae_reference::ReferenceBackend;
@@ -18,7 +18,11 @@ use crate::stats;
 const CHECK_ROWS: usize = 5;
 /// Largest error of the check, relative to the largest element.
 const CHECK_LIMIT: f64 = 1e-4;
-/// Largest squared error of int8, relative to the squared output.
+/// The same of a backend in bfloat16.
+const CHECK_LIMIT_BF16: f64 = 0.05;
+/// Largest squared error of a frozen model in bf16, relative to the squared output.
+const BF16_LIMIT: f64 = 1e-4;
+/// The same in int8.
 const INT8_LIMIT: f64 = 1e-2;
 /// Parameters above which the naive reference would take longer than the measurement.
 const CHECK_PARAMS: usize = 8_000_000;
@@ -68,10 +72,11 @@ impl Engine {
         if let Some(backend) = id.strip_suffix(FROZEN) {
             return Self::frozen(backend, case, &data, threads);
         }
-        if case.precision != "f32" {
-            bail!("{id} runs in f32 only");
+        let precision = if id.ends_with("-bf16") { Precision::Bf16 } else { Precision::F32 };
+        if case.precision != precision.name() {
+            bail!("{id} runs in {} only", precision.name());
         }
-        let config = BackendConfig { name: id.to_owned(), threads: Some(threads), ..BackendConfig::default() };
+        let config = BackendConfig { name: id.to_owned(), precision, threads: Some(threads) };
         let backend = registry::select(&config)?.backend;
         let plan = case.plan()?;
         check(&*backend, case, &data)?;
@@ -104,6 +109,7 @@ impl Engine {
         let exact = FrozenModel::new(&plan, &params)?;
         let model = match case.precision.as_str() {
             "f32" => exact,
+            "bf16" => exact.to_bf16()?,
             "int8" => exact.quantize(&data.values[..data.values.len().min(1000 * data.width)])?,
             other => bail!("frozen models have no {other}"),
         };
@@ -201,8 +207,7 @@ fn calls(case: &Case, entry: Entry, plan: &Plan, rows: &[f32], model: Model) -> 
     Work::Infer { model, entry, inputs, out: vec![0.0; case.batch * to], turn: 0 }
 }
 
-/// Compares a frozen model with the reference on a few rows: as any backend in f32, by the size of the mean
-/// squared difference in int8.
+/// Compares a frozen model with the reference on a few rows, by the size of the mean squared difference.
 fn check_frozen(
     case: &Case,
     entry: Entry,
@@ -220,7 +225,11 @@ fn check_frozen(
     let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>();
     let size = squares(&mut expected.iter().copied());
     let error = squares(&mut expected.iter().zip(&found).map(|(a, b)| a - b));
-    let limit = if case.precision == "f32" { CHECK_LIMIT.powi(2) } else { INT8_LIMIT };
+    let limit = match case.precision.as_str() {
+        "f32" => CHECK_LIMIT.powi(2),
+        "bf16" => BF16_LIMIT,
+        _ => INT8_LIMIT,
+    };
     // Written so that NaN fails.
     ensure!(error <= limit * size, "{case} differs from the reference by {:.1e} of its square", error / size);
     Ok(())
@@ -261,6 +270,7 @@ fn check(backend: &dyn Backend, case: &Case, data: &Data) -> Result<()> {
         .zip(&expected)
         .map(|(a, b)| (a - b).abs())
         .fold(0.0, |most: f64, error| if error.is_nan() { f64::INFINITY } else { most.max(error) });
-    ensure!(worst / scale <= CHECK_LIMIT, "{} differs from the reference by {:.1e}", backend.id(), worst / scale);
+    let limit = if case.precision == "bf16" { CHECK_LIMIT_BF16 } else { CHECK_LIMIT };
+    ensure!(worst / scale <= limit, "{} differs from the reference by {:.1e}", backend.id(), worst / scale);
     Ok(())
 }

@@ -40,6 +40,11 @@ impl Program {
         if case.precision == "int8" && self.engine != "onnxruntime" && !self.engine.ends_with(FROZEN) {
             return false;
         }
+        // The precision of a backend is part of its id.
+        if !self.peer && !self.engine.ends_with(FROZEN) && (case.precision == "bf16") != self.engine.ends_with("-bf16")
+        {
+            return false;
+        }
         match case.mode {
             Mode::Train => self.train,
             Mode::Infer(_) => self.infer,

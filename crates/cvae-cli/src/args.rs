@@ -372,7 +372,7 @@ pub(crate) struct FreezeArgs {
     /// Run folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) run: PathBuf,
-    /// How weights are stored: f32, int8.
+    /// How weights are stored: f32, bf16, int8.
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub(crate) precision: String,
     /// Typical rows, which fix the levels of int8 activations [default: the run's training rows].

@@ -20,6 +20,9 @@ fn frozen_models_stand_in_for_run_folders() {
     let results = json(folder, "freeze --run run --out f32.safetensors --json");
     assert_eq!(results["precision"], "f32");
     let floats = number(&results, "bytes");
+    let results = json(folder, "freeze --run run --precision bf16 --out bf16.safetensors --json");
+    assert_eq!(results["precision"], "bf16");
+    assert!(number(&results, "bytes") < 0.6 * floats, "{results}");
     let results = json(folder, "freeze --run run --precision int8 --out int8.safetensors --json");
     assert!(number(&results, "bytes") < 0.4 * floats, "{results}");
     let (mse, mse_f32) = (number(&results["quantised"], "mse"), number(&results["quantised"], "mse_f32"));
@@ -30,7 +33,7 @@ fn frozen_models_stand_in_for_run_folders() {
         let squares = |f: &dyn Fn(usize) -> f32| (0..expected.len()).map(|i| f64::from(f(i)).powi(2)).sum::<f64>();
         (squares(&|i| found[i] - expected[i]) / squares(&|i| expected[i])).sqrt()
     };
-    for (file, bound) in [("f32.safetensors", 1e-5), ("int8.safetensors", 0.05)] {
+    for (file, bound) in [("f32.safetensors", 1e-5), ("bf16.safetensors", 0.01), ("int8.safetensors", 0.05)] {
         succeed(folder, &format!("encode --run {file} --data digits --out fz.npy"));
         assert_eq!(array(&folder.join("fz.npy")).1, latent);
         let e = error(&array(&folder.join("fz.npy")).2, &codes);
@@ -63,9 +66,13 @@ fn bad_input_is_refused_and_leaves_nothing() {
     let refusals: &[(&str, &[&str])] = &[
         ("freeze --run missing --out x.safetensors", &["missing"]),
         ("freeze --run good.safetensors --out x.safetensors", &["good.safetensors", "run folder"]),
-        ("freeze --run run --precision int4 --out x.safetensors", &["int4", "f32, int8"]),
+        ("freeze --run run --precision int4 --out x.safetensors", &["int4", "f32, bf16, int8"]),
         ("freeze --run run --precision int8 --calibration missing.npy --out x.safetensors", &["missing.npy"]),
-        ("freeze --run run --calibration digits --out x.safetensors", &["--calibration"]),
+        ("freeze --run run --calibration digits --out x.safetensors", &["--calibration", "f32 has none"]),
+        (
+            "freeze --run run --precision bf16 --calibration digits --out x.safetensors",
+            &["--calibration", "bf16 has none"],
+        ),
         (
             "freeze --run run --precision int8 --calibration synthetic:normal:9x5 --out x.safetensors",
             &["synthetic:normal:9x5", "5", "64"],

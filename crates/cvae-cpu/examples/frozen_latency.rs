@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rounds = arguments.next().transpose()?.unwrap_or(7).max(1);
     let workloads: [(&str, &[usize]); 2] = [("S", &[784, 100, 784]), ("F", &[784, 512, 256, 32])];
     println!("{}, {threads} threads, medians of {rounds} rounds in turns, microseconds", Level::best());
-    println!("{:<22} {:>10} {:>10} {:>10}", "reconstruct", "training", "frozen f32", "int8");
+    println!("{:<22} {:>10} {:>10} {:>10} {:>10}", "reconstruct", "training", "frozen f32", "bf16", "int8");
     for (name, widths) in workloads {
         let spec = ModelSpec::mlp(widths, Activation::Relu, Activation::Identity)?;
         for rows in [1, 32, 1024] {
@@ -39,35 +39,38 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
             let times = measure(&plan, &input, threads, rounds)?;
-            let [training, frozen, bytes] = times;
-            println!("{:<22} {training:>10.1} {frozen:>10.1} {bytes:>10.1}", format!("{name}, batch {rows}"));
+            let [training, frozen, halves, bytes] = times;
+            let call = format!("{name}, batch {rows}");
+            println!("{call:<22} {training:>10.1} {frozen:>10.1} {halves:>10.1} {bytes:>10.1}");
         }
     }
     Ok(())
 }
 
-/// Medians of the three engines.
+/// Medians of the four engines.
 fn measure(
     plan: &Arc<Plan>,
     input: &[f32],
     threads: usize,
     rounds: usize,
-) -> Result<[f64; 3], Box<dyn std::error::Error>> {
+) -> Result<[f64; 4], Box<dyn std::error::Error>> {
     let params = plan.params.initial(Initializer::Torch, 1);
     let mut executable = CpuBackend::best(threads).compile(Arc::clone(plan))?;
     executable.write(State::Params, &params)?;
     let model = FrozenModel::new(plan, &params)?;
     let bytes = model.quantize(&input[..input.len().min(256 * plan.spec.width())])?;
     let mut frozen = Frozen::new(&model, Level::best())?.workspace(threads)?;
+    let mut halves = Frozen::new(&model.to_bf16()?, Level::best())?.workspace(threads)?;
     let mut bytes = Frozen::new(&bytes, Level::best())?.workspace(threads)?;
-    let mut calls: [Call<'_>; 3] = [
+    let mut calls: [Call<'_>; 4] = [
         Box::new(|rows, out| Ok(executable.infer(Entry::Reconstruct, rows, out)?)),
         Box::new(|rows, out| Ok(frozen.infer(Entry::Reconstruct, rows, out)?)),
+        Box::new(|rows, out| Ok(halves.infer(Entry::Reconstruct, rows, out)?)),
         Box::new(|rows, out| Ok(bytes.infer(Entry::Reconstruct, rows, out)?)),
     ];
     let set = input.len() / SETS;
     let mut out = vec![0.0; set];
-    let mut times = [vec![], vec![], vec![]];
+    let mut times = [vec![], vec![], vec![], vec![]];
     for round in 0..rounds + 1 {
         for (call, times) in calls.iter_mut().zip(&mut times) {
             let (begin, mut turns) = (Instant::now(), 0);

@@ -71,19 +71,58 @@ impl Level {
             Self::Neon => Some(&table::neon::KERNELS),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
-                (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&table::avx2::KERNELS)
+                let vnni = is_x86_feature_detected!("avxvnni");
+                has_avx2().then_some(if vnni { &table::vnni::AVX2 } else { &table::avx2::KERNELS })
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => (Self::Avx2.available()
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl"))
-            .then_some(&table::avx512::KERNELS),
+            Self::Avx512 => {
+                let vnni = is_x86_feature_detected!("avx512vnni");
+                has_avx512().then_some(if vnni { &table::vnni::AVX512 } else { &table::avx512::KERNELS })
+            }
             #[allow(unreachable_patterns, reason = "which levels remain depends on the architecture")]
             _ => None,
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    has_avx2()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+/// Every table of kernels for this architecture, with what the processor lacks for it.
+#[cfg(test)]
+pub(crate) fn tables() -> Vec<(&'static str, &'static Kernels, Option<&'static str>)> {
+    #[cfg(target_arch = "x86_64")]
+    let wider = [
+        ("avx2", &table::avx2::KERNELS, has_avx2(), "AVX2 and FMA"),
+        ("avx2 with vpdpbusd", &table::vnni::AVX2, has_avx2() && is_x86_feature_detected!("avxvnni"), "AVX-VNNI"),
+        ("avx512", &table::avx512::KERNELS, has_avx512(), "AVX-512"),
+        (
+            "avx512 with vpdpbusd",
+            &table::vnni::AVX512,
+            has_avx512() && is_x86_feature_detected!("avx512vnni"),
+            "AVX-512 VNNI",
+        ),
+    ];
+    #[cfg(target_arch = "aarch64")]
+    let wider = [("neon", &table::neon::KERNELS, true, "NEON")];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let wider = [];
+    let portable = [("portable", &table::portable::KERNELS, true, "nothing")];
+    let entry = |(name, kernels, available, missing): (_, &'static Kernels, bool, _)| {
+        (name, kernels, (!available).then_some(missing))
+    };
+    portable.into_iter().chain(wider).map(entry).collect()
 }
 
 impl fmt::Display for Level {

@@ -47,3 +47,4 @@ pub use backend::{CpuBackend, Level};
 pub use frozen::{
     ByteLevels, FreezeError, Frozen, FrozenLayer, FrozenModel, FrozenPrecision, FrozenWeights, Workspace,
 };
+pub use simd::bf16::Bf16;

@@ -7,7 +7,7 @@ use cvae_core::{
     Activation, Backend, Entry, Initializer, ModelSpec, Noise, Objective, OptimizerSpec, Plan, RunError, State, Stream,
 };
 use cvae_cpu::{
-    ByteLevels, CpuBackend, FreezeError, Frozen, FrozenLayer, FrozenModel, FrozenPrecision, FrozenWeights, Level,
+    Bf16, ByteLevels, CpuBackend, FreezeError, Frozen, FrozenLayer, FrozenModel, FrozenPrecision, FrozenWeights, Level,
 };
 
 /// Standard normal rows.
@@ -101,15 +101,54 @@ fn floats_agree_with_the_training_engine() {
     }
 }
 
+/// The model with its weights rounded, in floats again.
+fn rounded(model: &FrozenModel) -> FrozenModel {
+    let mut model = model.clone();
+    for layer in model.encoder.iter_mut().chain(&mut model.decoder) {
+        let FrozenWeights::F32(weights) = &mut layer.weights else { panic!("a layer of floats") };
+        weights.iter_mut().for_each(|w| *w = Bf16::from_f32(*w).to_f32());
+    }
+    model
+}
+
+#[test]
+fn halves_are_the_floats_of_rounded_weights() {
+    let shapes: [&[usize]; 7] =
+        [&[1, 1], &[2, 3, 1], &[17, 31, 3], &[31, 8, 64, 2], &[301, 40, 33], &[784, 100, 20], &[1100, 256, 5, 3]];
+    for (index, shape) in shapes.into_iter().enumerate() {
+        let plan = plan(shape, Activation::ALL[index % Activation::ALL.len()]);
+        let model = frozen_model(&plan);
+        let halves = model.to_bf16().unwrap();
+        assert_eq!(halves.precision(), FrozenPrecision::Bf16);
+        for level in levels() {
+            let (found, expected) =
+                (Frozen::new(&halves, level).unwrap(), Frozen::new(&rounded(&model), level).unwrap());
+            let floats = Frozen::new(&model, level).unwrap();
+            for rows in [1, 2, 3, 7, 13, 65, 600] {
+                for entry in Entry::ALL {
+                    let input = data(rows, entry.widths(&plan).0, 8);
+                    let found = run(&found, 2, entry, &input, rows);
+                    let e = error(&found, &run(&expected, 2, entry, &input, rows));
+                    assert!(e < 4e-6, "{level}: {shape:?}, {rows} rows, {entry:?} differs by {e:e}");
+                    // A weight is wrong by 2⁻⁹ of itself at most; three layers of them by little more.
+                    let e = error(&found, &run(&floats, 2, entry, &input, rows));
+                    assert!(e < 2e-2, "{level}: {shape:?}, {rows} rows, {entry:?} is {e:e} from the floats");
+                    assert!(e > 0.0, "{level}: {shape:?}, {rows} rows, {entry:?}: nothing was rounded");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn bits_do_not_depend_on_threads_or_batch() {
     for activation in [Activation::Relu, Activation::Gelu] {
         let plan = plan(&[290, 140, 70, 9], activation);
         let input = data(523, 290, 8);
         let floats = frozen_model(&plan);
-        let bytes = floats.quantize(&input).unwrap();
+        let (halves, bytes) = (floats.to_bf16().unwrap(), floats.quantize(&input).unwrap());
         for level in levels() {
-            for model in [&floats, &bytes] {
+            for model in [&floats, &halves, &bytes] {
                 let frozen = Frozen::new(model, level).unwrap();
                 let whole = run(&frozen, 1, Entry::Reconstruct, &input, 523);
                 assert!(whole.iter().all(|value| value.is_finite()));
@@ -153,26 +192,20 @@ fn precisions_mix_layer_by_layer() {
     let plan = plan(&[90, 70, 40, 9], Activation::Relu);
     let input = data(50, 90, 3);
     let floats = frozen_model(&plan);
-    let bytes = floats.quantize(&input).unwrap();
+    let (halves, bytes) = (floats.to_bf16().unwrap(), floats.quantize(&input).unwrap());
     let expected = run(&Frozen::new(&floats, Level::best()).unwrap(), 1, Entry::Reconstruct, &input, 50);
-    for pattern in 0..64u32 {
+    for pattern in (0..3usize.pow(6)).step_by(7) {
         let mut mixed = floats.clone();
-        for (index, (to, from)) in mixed.encoder.iter_mut().zip(&bytes.encoder).enumerate() {
-            if pattern >> index & 1 == 1 {
-                to.clone_from(from);
-            }
-        }
-        for (index, (to, from)) in mixed.decoder.iter_mut().zip(&bytes.decoder).enumerate() {
-            if pattern >> (3 + index) & 1 == 1 {
-                to.clone_from(from);
-            }
+        for (index, layer) in mixed.encoder.iter_mut().chain(&mut mixed.decoder).enumerate() {
+            let from = [&floats, &halves, &bytes][pattern / 3usize.pow(index as u32) % 3];
+            layer.clone_from(from.layers().nth(index).unwrap());
         }
         let frozen = Frozen::new(&mixed, Level::best()).unwrap();
         let whole = run(&frozen, 1, Entry::Reconstruct, &input, 50);
         let e = error(&whole, &expected);
-        assert!(e < 0.1, "pattern {pattern:b}: differs by {e:e}");
+        assert!(e < 0.1, "pattern {pattern}: differs by {e:e}");
         for rows in [1, 7, 50] {
-            assert!(run(&frozen, 2, Entry::Reconstruct, &input, rows) == whole, "pattern {pattern:b}, {rows} rows");
+            assert!(run(&frozen, 2, Entry::Reconstruct, &input, rows) == whole, "pattern {pattern}, {rows} rows");
         }
     }
 }
@@ -307,6 +340,23 @@ fn misuse_is_refused() {
     assert!(matches!(model.quantize(&[f32::INFINITY; 6]), Err(FreezeError::Value { .. })));
     let bytes = model.quantize(&[0.5; 6]).unwrap();
     assert!(matches!(bytes.quantize(&[0.5; 6]), Err(FreezeError::NotF32)));
+    assert!(matches!(bytes.to_bf16(), Err(FreezeError::NotF32)));
+    let halves = model.to_bf16().unwrap();
+    assert!(matches!(halves.to_bf16(), Err(FreezeError::NotF32)));
+    assert!(matches!(halves.quantize(&[0.5; 6]), Err(FreezeError::NotF32)));
+    let mut spoiled = halves;
+    let FrozenWeights::Bf16(weights) = &mut spoiled.encoder[1].weights else { panic!("a layer of halves") };
+    weights[1] = Bf16::from_f32(f32::INFINITY);
+    assert!(matches!(Frozen::new(&spoiled, Level::best()), Err(FreezeError::Value { layer: 1, .. })));
+    let FrozenWeights::Bf16(weights) = &mut spoiled.encoder[1].weights else { panic!("a layer of halves") };
+    weights.pop();
+    assert!(matches!(Frozen::new(&spoiled, Level::best()), Err(FreezeError::Size { layer: 1, .. })));
+    params[4] = f32::MAX;
+    let large = FrozenModel::new(&plan, &params).unwrap();
+    assert!(
+        matches!(large.to_bf16(), Err(FreezeError::Value { layer: 0, .. })),
+        "the largest float rounds to infinity"
+    );
     assert!(matches!(Frozen::new(&model, Level::best()).unwrap().workspace(100_000), Err(FreezeError::Compile(_))));
 
     type Spoil = fn(&mut FrozenModel);
@@ -331,6 +381,6 @@ fn misuse_is_refused() {
 fn values(model: &mut FrozenModel) -> (&mut Vec<i8>, &mut Vec<f32>, &mut ByteLevels) {
     match &mut model.encoder[0].weights {
         FrozenWeights::Int8 { values, scales, input } => (values, scales, input),
-        FrozenWeights::F32(_) => panic!("an int8 layer"),
+        FrozenWeights::F32(_) | FrozenWeights::Bf16(_) => panic!("an int8 layer"),
     }
 }

@@ -113,8 +113,8 @@ fn training_engine(plan: &Arc<Plan>, threads: usize) {
 
 fn frozen(plan: &Plan, threads: usize) {
     let floats = FrozenModel::new(plan, &plan.params.initial(Initializer::Torch, 1)).unwrap();
-    let bytes = floats.quantize(&rows(100)).unwrap();
-    for model in [floats, bytes] {
+    let (halves, bytes) = (floats.to_bf16().unwrap(), floats.quantize(&rows(100)).unwrap());
+    for model in [floats, halves, bytes] {
         let mut workspace = Frozen::new(&model, Level::best()).unwrap().workspace(threads).unwrap();
         // Few rows leave most threads idle, and one that is still starting allocates: let all take part once.
         workspace.infer(Entry::Reconstruct, &rows(700), &mut vec![0.0; 700 * 130]).unwrap();

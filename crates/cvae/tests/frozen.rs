@@ -43,6 +43,11 @@ fn freezing_keeps_the_error_on_digits() {
     let found = mean_score(&floats.compile(&BackendConfig::default()).unwrap(), &test);
     assert!((found / expected - 1.0).abs() < 1e-5, "f32: {found} against {expected}");
 
+    let halves = FrozenAutoencoder::new(&model, FrozenPrecision::Bf16, &[]).unwrap();
+    let found = mean_score(&halves.compile(&BackendConfig::default()).unwrap(), &test);
+    assert!((found / expected - 1.0).abs() < 2e-3, "bf16: {found} against {expected}");
+    assert!(found != expected, "nothing was rounded");
+
     let bytes = FrozenAutoencoder::new(&model, FrozenPrecision::Int8, &rows.train.to_f32()).unwrap();
     let found = mean_score(&bytes.compile(&BackendConfig::default()).unwrap(), &test);
     assert!(found < 1.02 * expected, "int8: {found} against {expected}");
@@ -63,7 +68,11 @@ fn files_give_back_what_was_written() {
         let model = read.compile(&BackendConfig::default()).unwrap();
         let codes = model.encode(&rows).unwrap();
         assert_eq!(model.decode(&codes).unwrap(), model.reconstruct(&rows).unwrap());
-        let suffix = if precision == FrozenPrecision::Int8 { "-int8" } else { "" };
+        let suffix = match precision {
+            FrozenPrecision::F32 => "",
+            FrozenPrecision::Bf16 => "-bf16-weights",
+            FrozenPrecision::Int8 => "-int8",
+        };
         let level = registry::select(&BackendConfig::default()).unwrap().backend.id();
         assert_eq!(model.backend().as_str(), format!("{level}{suffix}"));
         assert_eq!(model.kernels().len(), 4);
@@ -109,6 +118,17 @@ fn damaged_and_foreign_files_are_refused() {
     let mut bytes = good.clone();
     bytes[step] = if bytes[step] == b'9' { b'8' } else { b'9' };
     check("edited levels", &bytes, "does not match its checksum");
+
+    FrozenAutoencoder::new(&model, FrozenPrecision::Bf16, &[]).unwrap().write(&path).unwrap();
+    let good = fs::read(&path).unwrap();
+    check("short halves", &good[..good.len() - 1], "truncated or appended to");
+    let mut bytes = good.clone();
+    *bytes.last_mut().unwrap() ^= 0x80;
+    check("a flipped half", &bytes, "does not match its checksum");
+    let mut bytes = good.clone();
+    let at = good.windows(4).position(|window| window == b"bf16").unwrap();
+    bytes[at..at + 4].copy_from_slice(b"int8");
+    check("another precision", &bytes, "does not match its checksum");
 
     let run = folder.path().join("run");
     let backend = registry::select(&BackendConfig::default()).unwrap().backend;

@@ -41,15 +41,15 @@ pub(crate) fn run(args: &FreezeArgs) -> Result<()> {
         let known = FrozenPrecision::ALL.map(FrozenPrecision::name).join(", ");
         bail!("unknown precision `{}`; known: {known}", args.precision);
     };
-    if args.calibration.is_some() && precision == FrozenPrecision::F32 {
-        bail!("--calibration fixes the levels of int8 activations; f32 has none");
+    if args.calibration.is_some() && precision != FrozenPrecision::Int8 {
+        bail!("--calibration fixes the levels of int8 activations; {} has none", precision.name());
     }
     if !args.run.is_dir() {
         bail!("{}: there is no such run folder", args.run.display());
     }
     let model = RunFolder::new(&args.run).read_model()?.folded()?;
     let (frozen, quantised) = match precision {
-        FrozenPrecision::F32 => (FrozenAutoencoder::new(&model, precision, &[])?, None),
+        FrozenPrecision::F32 | FrozenPrecision::Bf16 => (FrozenAutoencoder::new(&model, precision, &[])?, None),
         FrozenPrecision::Int8 => {
             let (frozen, quantised) = quantise(&model, args.calibration.as_deref())?;
             (frozen, Some(quantised))

@@ -25,7 +25,7 @@ impl FrozenModel {
     /// scale that the model takes: a few hundred typical ones fix the levels of the activations.
     ///
     /// # Errors
-    /// [`FreezeError::NotF32`] for a model that is quantised already, [`FreezeError::Samples`] for values that
+    /// [`FreezeError::NotF32`] for a model that was rounded or quantised before, [`FreezeError::Samples`] for values that
     /// are no rows, [`FreezeError::Value`] for activations that are not finite, [`FreezeError::TooWide`] for a
     /// layer with more inputs than the sums allow.
     pub fn quantize(&self, samples: &[f32]) -> Result<Self, FreezeError> {

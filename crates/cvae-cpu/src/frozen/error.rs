@@ -67,7 +67,7 @@ pub enum FreezeError {
         /// Width of a row.
         width: usize,
     },
-    /// Calibration needs the weights before they were quantised.
-    #[error("only a model with f32 weights can be quantised")]
+    /// Rounding and calibration need the weights as they were trained.
+    #[error("only a model with f32 weights can be rounded or quantised")]
     NotF32,
 }

@@ -14,8 +14,8 @@
 //! let model = FrozenModel::new(&plan, &plan.params.initial(Initializer::Torch, 1))?;
 //!
 //! let rows: Vec<f32> = (0..100 * 16).map(|i| (i % 7) as f32 / 7.0).collect();
-//! let bytes = model.quantize(&rows)?;
-//! for model in [model, bytes] {
+//! let (halves, bytes) = (model.to_bf16()?, model.quantize(&rows)?);
+//! for model in [model, halves, bytes] {
 //!     let frozen = Frozen::new(&model, Level::best())?;
 //!     let mut workspace = frozen.workspace(2)?;
 //!     let mut codes = vec![0.0; 100 * 2];

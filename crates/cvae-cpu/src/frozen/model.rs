@@ -3,28 +3,32 @@
 use cvae_core::{Activation, Entry, Graph, Op, Plan, Unsupported};
 
 use super::error::FreezeError;
+use crate::simd::bf16::Bf16;
 use crate::simd::int8::MAX_ACTIVATION;
 
 /// Most inputs of an int8 layer: sums of 127·127·inputs, once more for the zero, stay below 2³¹.
 const MAX_BYTE_INPUTS: usize = 1 << 16;
 
-/// How a frozen model stores its weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How a frozen model stores its weights, the longest form first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FrozenPrecision {
     /// 32-bit floats.
     F32,
+    /// Weights in 16 bits ([`Bf16`]), sums in 32-bit floats.
+    Bf16,
     /// Bytes with a scale per output; activations are bytes too.
     Int8,
 }
 
 impl FrozenPrecision {
     /// Every precision.
-    pub const ALL: [Self; 2] = [Self::F32, Self::Int8];
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
     /// The name used in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::Bf16 => "bf16",
             Self::Int8 => "int8",
         }
     }
@@ -44,6 +48,8 @@ pub struct ByteLevels {
 pub enum FrozenWeights {
     /// As trained.
     F32(Vec<f32>),
+    /// Rounded.
+    Bf16(Vec<Bf16>),
     /// `weight = scale[unit] · value`, with activations in bytes.
     Int8 {
         /// From −127 to 127.
@@ -115,12 +121,33 @@ impl FrozenModel {
         self.decoder.first().map_or(0, |layer| layer.inputs)
     }
 
-    /// How weights are stored: [`FrozenPrecision::Int8`] if any layer's are bytes.
+    /// How weights are stored: in the shortest form of any layer's.
     pub fn precision(&self) -> FrozenPrecision {
-        match self.layers().any(|layer| matches!(layer.weights, FrozenWeights::Int8 { .. })) {
-            true => FrozenPrecision::Int8,
-            false => FrozenPrecision::F32,
-        }
+        let precisions = self.layers().map(|layer| match layer.weights {
+            FrozenWeights::F32(_) => FrozenPrecision::F32,
+            FrozenWeights::Bf16(_) => FrozenPrecision::Bf16,
+            FrozenWeights::Int8 { .. } => FrozenPrecision::Int8,
+        });
+        precisions.max().unwrap_or(FrozenPrecision::F32)
+    }
+
+    /// The model with every weight rounded to [`Bf16`]; biases and activations stay 32-bit floats.
+    ///
+    /// # Errors
+    /// [`FreezeError::NotF32`] for a model whose weights were rounded or quantised before, [`FreezeError::Value`] for
+    /// a weight whose nearest bfloat16 is infinite.
+    pub fn to_bf16(&self) -> Result<Self, FreezeError> {
+        let round = |layer: &FrozenLayer| match &layer.weights {
+            FrozenWeights::F32(weights) => {
+                let weights = FrozenWeights::Bf16(weights.iter().map(|w| Bf16::from_f32(*w)).collect());
+                Ok(FrozenLayer { weights, ..layer.clone() })
+            }
+            FrozenWeights::Bf16(_) | FrozenWeights::Int8 { .. } => Err(FreezeError::NotF32),
+        };
+        let part = |layers: &[FrozenLayer]| layers.iter().map(round).collect::<Result<_, _>>();
+        let model = Self { encoder: part(&self.encoder)?, decoder: part(&self.decoder)? };
+        model.validate()?;
+        Ok(model)
     }
 
     /// Checks sizes and numbers.
@@ -166,6 +193,10 @@ impl FrozenLayer {
             FrozenWeights::F32(weights) => {
                 size("the weight", elements, weights.len())?;
                 value("the weight", "finite", weights.iter().all(|w| w.is_finite()))
+            }
+            FrozenWeights::Bf16(weights) => {
+                size("the weight", elements, weights.len())?;
+                value("the weight", "finite", weights.iter().all(|w| w.to_f32().is_finite()))
             }
             FrozenWeights::Int8 { values, scales, input } => {
                 if self.inputs > MAX_BYTE_INPUTS {

@@ -12,6 +12,7 @@ use crate::arena::{Arena, Offsets};
 use crate::backend::Level;
 use crate::kernels::dense_i8::Quantizer;
 use crate::kernels::table::Kernels;
+use crate::simd::bf16::Bf16;
 use crate::simd::int8::GROUP;
 
 /// Bytes of a float.
@@ -72,7 +73,8 @@ impl Frozen {
         let choice = |layer: &Layer| {
             let kernel = match layer.weights {
                 Weights::F32 => "dense",
-                Weights::Int8 { .. } => "dense_i8",
+                Weights::Bf16 => "dense_bf16",
+                Weights::Int8 { .. } => packed.kernels.dense_i8_name,
             };
             KernelChoice {
                 op: format!("dense {} -> {}, {}", layer.inputs, layer.units, layer.activation),
@@ -96,6 +98,8 @@ impl Frozen {
 pub(super) enum Weights {
     /// `[panel][input][PW]` floats.
     F32,
+    /// `[panel][pair][PW][2]` halves.
+    Bf16,
     /// `[panel][group][PW][4]` bytes.
     Int8 {
         /// `[panel][PW]` integers: what sums begin with.
@@ -148,10 +152,23 @@ impl Packed {
         precision: FrozenPrecision,
         level: Level,
     ) -> Result<Self, CompileError> {
-        let Some(kernels) = level.kernels() else {
-            let (backend, missing) = (level.id().to_string(), level.requirement().to_owned());
-            return Err(Unsupported::Unavailable { backend, missing }.into());
-        };
+        match level.kernels() {
+            Some(kernels) => Self::with_kernels(layers, encoder, precision, level, kernels),
+            None => {
+                let (backend, missing) = (level.id().to_string(), level.requirement().to_owned());
+                Err(Unsupported::Unavailable { backend, missing }.into())
+            }
+        }
+    }
+
+    /// Packs for kernels that the processor can run.
+    fn with_kernels(
+        layers: &[&FrozenLayer],
+        encoder: usize,
+        precision: FrozenPrecision,
+        level: Level,
+        kernels: &'static Kernels,
+    ) -> Result<Self, CompileError> {
         let width = kernels.panel();
         let mut offsets = Offsets::default();
         let placed: Vec<Layer> = layers.iter().map(|layer| place(layer, width, &mut offsets)).collect();
@@ -185,6 +202,7 @@ fn place(layer: &FrozenLayer, width: usize, offsets: &mut Offsets) -> Layer {
     let lanes = panels * width;
     let (bytes, weights) = match &layer.weights {
         FrozenWeights::F32(_) => (lanes * inputs * FLOAT, Weights::F32),
+        FrozenWeights::Bf16(_) => (lanes * inputs.next_multiple_of(2) * size_of::<Bf16>(), Weights::Bf16),
         FrozenWeights::Int8 { input, .. } => {
             let quantizer = Quantizer { inverse: input.step.recip(), zero: f32::from(input.zero) };
             let weights = Weights::Int8 { start: offsets.take(lanes), scale: offsets.take(lanes), quantizer };
@@ -211,6 +229,17 @@ fn pack(layer: &Layer, numbers: &FrozenLayer, width: usize, arena: &Arena) {
                 }
             }
         }
+        (FrozenWeights::Bf16(weights), _) => {
+            let count = layer.bytes / size_of::<Bf16>();
+            // SAFETY: as above.
+            let w = unsafe { std::slice::from_raw_parts_mut(arena.at(layer.w).cast::<Bf16>(), count) };
+            let pairs = inputs.div_ceil(2);
+            for (unit, row) in weights.chunks_exact(inputs).enumerate() {
+                for (input, weight) in row.iter().enumerate() {
+                    w[((unit / width * pairs + input / 2) * width + unit % width) * 2 + input % 2] = *weight;
+                }
+            }
+        }
         (FrozenWeights::Int8 { values, scales, input }, Weights::Int8 { start, scale, .. }) => {
             // SAFETY: as above.
             let bytes = unsafe { std::slice::from_raw_parts_mut(arena.at(layer.w).cast::<i8>(), layer.bytes) };
@@ -227,6 +256,61 @@ fn pack(layer: &Layer, numbers: &FrozenLayer, width: usize, arena: &Arena) {
                 scale[unit] = scales[unit] * input.step;
             }
         }
-        (FrozenWeights::Int8 { .. }, Weights::F32) => unreachable!("`place` keeps the kind of the weights"),
+        (FrozenWeights::Int8 { .. }, Weights::F32 | Weights::Bf16) => {
+            unreachable!("`place` keeps the kind of the weights")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::tables;
+    use crate::frozen::ByteLevels;
+
+    /// A layer whose bytes take every value, the largest sums among them.
+    fn layer(inputs: usize, units: usize, activation: Activation, zero: u8) -> FrozenLayer {
+        let byte = |i: usize| ((i * i + i / inputs * 7919) % 255) as i32 - 127;
+        let value = |i: usize| match i / inputs {
+            0 => 127,
+            1 => -127,
+            _ => byte(i) as i8,
+        };
+        FrozenLayer {
+            inputs,
+            units,
+            activation,
+            weights: FrozenWeights::Int8 {
+                values: (0..inputs * units).map(value).collect(),
+                scales: (0..units).map(|unit| 1e-4 + unit as f32 * 1e-6).collect(),
+                input: ByteLevels { step: 0.03, zero },
+            },
+            bias: (0..units).map(|unit| unit as f32 * 0.01 - 0.2).collect(),
+        }
+    }
+
+    #[test]
+    fn every_way_of_multiplying_bytes_gives_the_same_bits() {
+        let layers = [layer(203, 75, Activation::Relu, 0), layer(75, 203, Activation::Tanh, 64)];
+        let layers: Vec<&FrozenLayer> = layers.iter().collect();
+        let rows: Vec<f32> = (0..29 * 203).map(|i| if i < 203 { 9.0 } else { (i % 389) as f32 * 0.01 }).collect();
+        let mut expected: Vec<f32> = vec![];
+        for (name, kernels, missing) in tables() {
+            if let Some(missing) = missing {
+                eprintln!("skipped: {name} needs {missing}");
+                continue;
+            }
+            let packed = Packed::with_kernels(&layers, 1, FrozenPrecision::Int8, Level::Scalar, kernels).unwrap();
+            let mut workspace = Workspace::new(Arc::new(packed), 2).unwrap();
+            let mut found = vec![f32::NAN; rows.len()];
+            workspace.infer(Entry::Reconstruct, &rows, &mut found).unwrap();
+            if expected.is_empty() {
+                expected.clone_from(&found);
+            }
+            let same = found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{name} differs from portable");
+        }
+        assert!(expected.iter().all(|value| value.is_finite()));
+        assert!(expected.iter().any(|value| *value != expected[0]));
     }
 }

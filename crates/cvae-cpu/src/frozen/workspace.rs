@@ -10,6 +10,7 @@ use super::packed::{Layer, Packed, Weights};
 use crate::arena::{Arena, Offsets};
 use crate::backend::CpuBackend;
 use crate::kernels::dense::Dense;
+use crate::kernels::dense_bf16::DenseBf16;
 use crate::kernels::dense_i8::{DenseI8, Output, Quantize, Quantizer};
 use crate::kernels::linear::Tiles;
 use crate::pool::{Barrier, Pool, Turn};
@@ -329,6 +330,24 @@ impl Pass<'_> {
                 // SAFETY: the packed layer has these parts, and the processor the instruction set.
                 unsafe { (kernels.dense)(&query) };
             }
+            (Weights::Bf16, Rows::Real(x, x_stride), Output::Real { y, stride: y_stride }) => {
+                let query = DenseBf16 {
+                    x,
+                    x_stride,
+                    rows,
+                    inputs: layer.inputs,
+                    w: arena.at(layer.w).cast(),
+                    bias: arena.at(layer.bias),
+                    activation: layer.activation,
+                    panels,
+                    units: layer.units,
+                    y,
+                    y_stride,
+                    sums: self.own.at(self.own.buffers.sums),
+                };
+                // SAFETY: the packed layer has these parts, and the processor the instruction set.
+                unsafe { (kernels.dense_bf16)(&query) };
+            }
             (Weights::Int8 { start, scale, quantizer }, x, output) => {
                 let (x, x_stride) = match x {
                     Rows::Bytes(x, stride) => (x, stride),
@@ -353,7 +372,7 @@ impl Pass<'_> {
                 // SAFETY: as above; bytes come from a quantizer, weights were checked.
                 unsafe { (kernels.dense_i8)(&query) };
             }
-            (Weights::F32, _, _) => unreachable!("bytes pass between two int8 layers alone"),
+            (Weights::F32 | Weights::Bf16, _, _) => unreachable!("bytes pass between two int8 layers alone"),
         }
     }
 
@@ -394,7 +413,7 @@ fn byte_stride(units: usize, width: usize) -> usize {
 fn row_bytes(reader: Option<Weights>, units: usize) -> usize {
     match reader {
         Some(Weights::Int8 { .. }) => units,
-        Some(Weights::F32) | None => units * FLOAT,
+        Some(Weights::F32 | Weights::Bf16) | None => units * FLOAT,
     }
 }
 

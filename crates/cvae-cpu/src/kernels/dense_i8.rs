@@ -9,7 +9,7 @@ use cvae_core::Activation;
 use super::activation::{each_activation, value};
 use super::linear::Tiles;
 use crate::simd::Simd;
-use crate::simd::int8::{GROUP, Int8, MAX_ACTIVATION};
+use crate::simd::int8::{ByteProduct, GROUP, Int8, MAX_ACTIVATION};
 use crate::simd::portable::Portable;
 
 /// Adding it rounds `|v| < 2²²` to the nearest integer, ties to even, and leaves that integer in the low bits.
@@ -75,7 +75,7 @@ pub(crate) struct DenseI8 {
 
 /// Sums of `MR` rows from `row`, one panel.
 #[inline(always)]
-unsafe fn tile<S: Int8, const MR: usize>(q: &DenseI8, row: usize, panel: usize) {
+unsafe fn tile<S: Int8, P: ByteProduct<S>, const MR: usize>(q: &DenseI8, row: usize, panel: usize) {
     let width = 2 * S::LANES;
     // SAFETY: `DenseI8` promises the rows and the panel, and room for their sums.
     unsafe {
@@ -88,7 +88,7 @@ unsafe fn tile<S: Int8, const MR: usize>(q: &DenseI8, row: usize, panel: usize) 
             for i in 0..MR {
                 let a = S::broadcast(x.add(i * q.x_stride));
                 for j in 0..2 {
-                    acc[i][j] = S::dot(acc[i][j], a, b[j]);
+                    acc[i][j] = P::dot(acc[i][j], a, b[j]);
                 }
             }
             x = x.wrapping_add(GROUP);
@@ -162,27 +162,27 @@ unsafe fn finish<S: Int8>(q: &DenseI8, panel: usize) {
 ///
 /// # Safety
 /// Pointers as [`DenseI8`] documents, bytes of `x` at most [`MAX_ACTIVATION`], no weight of −128; the
-/// instruction set of `S`.
+/// instruction sets of `S` and `P`.
 #[inline(always)]
-pub(crate) unsafe fn dense_i8<S: Int8>(q: &DenseI8) {
+pub(crate) unsafe fn dense_i8<S: Int8, P: ByteProduct<S>>(q: &DenseI8) {
     for panel in q.panels.0..q.panels.1 {
         let mut tiles = Tiles::new(q.rows, S::BYTE_TILE);
         while let Some((row, rows)) = tiles.next() {
             // SAFETY: the tile lies inside the rows and panels.
             unsafe {
                 match rows {
-                    1 => tile::<S, 1>(q, row, panel),
-                    2 => tile::<S, 2>(q, row, panel),
-                    3 => tile::<S, 3>(q, row, panel),
-                    4 => tile::<S, 4>(q, row, panel),
-                    5 if S::BYTE_TILE >= 5 => tile::<S, 5>(q, row, panel),
-                    6 if S::BYTE_TILE >= 6 => tile::<S, 6>(q, row, panel),
-                    7 if S::BYTE_TILE >= 7 => tile::<S, 7>(q, row, panel),
-                    8 if S::BYTE_TILE >= 8 => tile::<S, 8>(q, row, panel),
-                    9 if S::BYTE_TILE >= 9 => tile::<S, 9>(q, row, panel),
-                    10 if S::BYTE_TILE >= 10 => tile::<S, 10>(q, row, panel),
-                    11 if S::BYTE_TILE >= 11 => tile::<S, 11>(q, row, panel),
-                    12 if S::BYTE_TILE >= 12 => tile::<S, 12>(q, row, panel),
+                    1 => tile::<S, P, 1>(q, row, panel),
+                    2 => tile::<S, P, 2>(q, row, panel),
+                    3 => tile::<S, P, 3>(q, row, panel),
+                    4 => tile::<S, P, 4>(q, row, panel),
+                    5 if S::BYTE_TILE >= 5 => tile::<S, P, 5>(q, row, panel),
+                    6 if S::BYTE_TILE >= 6 => tile::<S, P, 6>(q, row, panel),
+                    7 if S::BYTE_TILE >= 7 => tile::<S, P, 7>(q, row, panel),
+                    8 if S::BYTE_TILE >= 8 => tile::<S, P, 8>(q, row, panel),
+                    9 if S::BYTE_TILE >= 9 => tile::<S, P, 9>(q, row, panel),
+                    10 if S::BYTE_TILE >= 10 => tile::<S, P, 10>(q, row, panel),
+                    11 if S::BYTE_TILE >= 11 => tile::<S, P, 11>(q, row, panel),
+                    12 if S::BYTE_TILE >= 12 => tile::<S, P, 12>(q, row, panel),
                     _ => unreachable!("a tile has 1 to {} rows", S::BYTE_TILE),
                 }
             }

@@ -4,6 +4,7 @@
 pub(crate) mod activation;
 pub(crate) mod corruption;
 pub(crate) mod dense;
+pub(crate) mod dense_bf16;
 pub(crate) mod dense_i8;
 pub(crate) mod element;
 pub(crate) mod gather;

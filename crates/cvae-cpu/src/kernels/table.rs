@@ -1,6 +1,7 @@
 //! One table of entry points per instruction set.
 
 use super::dense::Dense;
+use super::dense_bf16::DenseBf16;
 use super::dense_i8::{DenseI8, Quantize};
 use super::element::{Block, Element};
 use super::gather::{BatchMajor, Gather};
@@ -9,6 +10,7 @@ use super::linear_grad::{BiasGrad, WeightGrad};
 use super::mmd::Pairs;
 use super::optimizer::Apply;
 use crate::simd::Simd;
+use crate::simd::int8::Plain;
 
 /// The kernels of one instruction set and the geometry they assume.
 pub(crate) struct Kernels {
@@ -29,7 +31,10 @@ pub(crate) struct Kernels {
     pub(crate) square_sum: unsafe fn(*const f32, usize) -> f64,
     pub(crate) multiply_adds: unsafe fn() -> u64,
     pub(crate) dense: unsafe fn(&Dense),
+    pub(crate) dense_bf16: unsafe fn(&DenseBf16),
     pub(crate) dense_i8: unsafe fn(&DenseI8),
+    /// Name of `dense_i8`, with the instruction of its products where the level itself lacks it.
+    pub(crate) dense_i8_name: &'static str,
     pub(crate) quantize: unsafe fn(&Quantize),
 }
 
@@ -46,7 +51,9 @@ macro_rules! level {
         $(#[$cfg])*
         pub(crate) mod $name {
             use super::*;
-            use crate::kernels::{dense, dense_i8, element, gather, linear, linear_grad, mmd, optimizer, peak};
+            use crate::kernels::{
+                dense, dense_bf16, dense_i8, element, gather, linear, linear_grad, mmd, optimizer, peak,
+            };
 
             macro_rules! entry {
                 ($kernel:ident, $path:path, ($d($arg:ident: $ty:ty),*) $d(-> $ret:ty)?) => {
@@ -74,7 +81,8 @@ macro_rules! level {
 
             entry!(multiply_adds, peak::multiply_adds::<$simd>, () -> u64);
             entry!(dense_layer, dense::dense::<$simd>, (q: &Dense));
-            entry!(dense_layer_i8, dense_i8::dense_i8::<$simd>, (q: &DenseI8));
+            entry!(dense_layer_bf16, dense_bf16::dense_bf16::<$simd>, (q: &DenseBf16));
+            entry!(dense_layer_i8, dense_i8::dense_i8::<$simd, Plain>, (q: &DenseI8));
             entry!(quantize, dense_i8::quantize::<$simd>, (q: &Quantize));
 
             /// The table.
@@ -94,7 +102,9 @@ macro_rules! level {
                 square_sum,
                 multiply_adds,
                 dense: dense_layer,
+                dense_bf16: dense_layer_bf16,
                 dense_i8: dense_layer_i8,
+                dense_i8_name: "dense_i8",
                 quantize,
             };
         }
@@ -109,3 +119,36 @@ level!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
 );
 level!($ #[cfg(target_arch = "aarch64")] neon, crate::simd::neon::Neon);
+
+/// Tables of x86 levels on processors that multiply and add four bytes in one instruction.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod vnni {
+    use super::{DenseI8, Kernels, avx2, avx512};
+    use crate::kernels::dense_i8::dense_i8;
+    use crate::simd::avx2::Avx2;
+    use crate::simd::avx512::Avx512;
+    use crate::simd::int8::Vnni;
+
+    const NAME: &str = "dense_i8, vpdpbusd";
+
+    /// # Safety
+    /// As the generic kernel of this name.
+    #[target_feature(enable = "avx2,fma,avxvnni")]
+    unsafe fn dense_i8_avx2(q: &DenseI8) {
+        // SAFETY: the caller's promise; the attribute above provides the instruction sets.
+        unsafe { dense_i8::<Avx2, Vnni>(q) }
+    }
+
+    /// # Safety
+    /// As the generic kernel of this name.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni")]
+    unsafe fn dense_i8_avx512(q: &DenseI8) {
+        // SAFETY: the caller's promise; the attribute above provides the instruction sets.
+        unsafe { dense_i8::<Avx512, Vnni>(q) }
+    }
+
+    /// The AVX2 level with AVX-VNNI.
+    pub(crate) static AVX2: Kernels = Kernels { dense_i8: dense_i8_avx2, dense_i8_name: NAME, ..avx2::KERNELS };
+    /// The AVX-512 level with AVX-512 VNNI.
+    pub(crate) static AVX512: Kernels = Kernels { dense_i8: dense_i8_avx512, dense_i8_name: NAME, ..avx512::KERNELS };
+}

@@ -37,6 +37,30 @@ pub(crate) trait Int8: Simd {
     unsafe fn store_bytes(p: *mut u8, v: Self::V);
 }
 
+/// How groups of bytes are multiplied and added; every way gives the same sums.
+///
+/// # Safety
+/// As for [`Int8`], and whatever instructions the implementing type is named after.
+pub(crate) trait ByteProduct<S: Int8> {
+    /// As [`Int8::dot`].
+    unsafe fn dot(sums: S::A, x: S::B, w: S::B) -> S::A;
+}
+
+/// With the instructions of the level itself.
+pub(crate) struct Plain;
+
+impl<S: Int8> ByteProduct<S> for Plain {
+    #[inline(always)]
+    unsafe fn dot(sums: S::A, x: S::B, w: S::B) -> S::A {
+        // SAFETY: as for the caller.
+        unsafe { S::dot(sums, x, w) }
+    }
+}
+
+/// With `vpdpbusd`: AVX-512 VNNI on 512-bit vectors, AVX-VNNI on 256-bit ones.
+#[cfg(target_arch = "x86_64")]
+pub(crate) struct Vnni;
+
 impl<const N: usize, const TILE: usize> Int8 for Portable<N, TILE> {
     type A = [i32; N];
     type B = [[i8; GROUP]; N];
@@ -88,7 +112,7 @@ impl<const N: usize, const TILE: usize> Int8 for Portable<N, TILE> {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::Int8;
+    use super::{ByteProduct, Int8, Vnni};
     use crate::simd::avx2::Avx2;
     use crate::simd::avx512::Avx512;
 
@@ -145,6 +169,22 @@ mod x86 {
                 let words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
                 _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
             }
+        }
+    }
+
+    impl ByteProduct<Avx2> for Vnni {
+        #[inline(always)]
+        unsafe fn dot(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+            // SAFETY: the caller promises AVX-VNNI; sums within 32 bits do not wrap.
+            unsafe { _mm256_dpbusd_avx_epi32(sums, x, w) }
+        }
+    }
+
+    impl ByteProduct<Avx512> for Vnni {
+        #[inline(always)]
+        unsafe fn dot(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
+            // SAFETY: the caller promises AVX-512 VNNI; sums within 32 bits do not wrap.
+            unsafe { _mm512_dpbusd_epi32(sums, x, w) }
         }
     }
 

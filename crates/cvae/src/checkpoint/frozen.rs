@@ -1,6 +1,6 @@
 //! A frozen model's file: weights as stored, with the configuration and the scaling.
 //!
-//! Weights and biases have the names of `model.safetensors`. An int8 layer adds `…scale`, one value per unit, and
+//! Weights and biases have the names of `model.safetensors`; weights are of type `F32`, `BF16` or `I8`. An int8 layer adds `…scale`, one value per unit, and
 //! its entry in the metadata tells how its inputs become bytes.
 
 use std::path::Path;
@@ -50,7 +50,7 @@ pub(crate) fn write_frozen(
     model.validate().map_err(|source| frozen(path, source))?;
     let inputs = model.layers().filter_map(|layer| match layer.weights {
         FrozenWeights::Int8 { input, .. } => Some(StoredLevels { step: input.step, zero: input.zero }),
-        FrozenWeights::F32(_) => None,
+        FrozenWeights::F32(_) | FrozenWeights::Bf16(_) => None,
     });
     let header = Header { precision: model.precision().name().to_owned(), inputs: inputs.collect() };
     let header = serde_json::to_string(&header).map_err(|source| CheckpointError::Metadata {
@@ -60,12 +60,20 @@ pub(crate) fn write_frozen(
     })?;
     let mut metadata = head(config, scaling, path)?;
     metadata.push((FROZEN, header));
-    let (mut floats, mut bytes) = (vec![], vec![]);
+    let (floats, shorter) = tensors(model);
+    check_finite(path, &floats)?;
+    write(path, &metadata, &[floats, shorter].concat())
+}
+
+/// The tensors of 32-bit floats, and those of shorter elements, the longest first.
+fn tensors(model: &FrozenModel) -> (Vec<Tensor<'_>>, Vec<Tensor<'_>>) {
+    let (mut floats, mut halves, mut bytes) = (vec![], vec![], vec![]);
     for (name, layer) in names(model).zip(model.layers()) {
         let shape = vec![layer.units, layer.inputs];
         let tensor = |part: &str, shape, elements| Tensor { name: format!("{name}.{part}"), shape, elements };
         match &layer.weights {
             FrozenWeights::F32(weights) => floats.push(tensor("weight", shape, Elements::F32(weights))),
+            FrozenWeights::Bf16(weights) => halves.push(tensor("weight", shape, Elements::Bf16(weights))),
             FrozenWeights::Int8 { values, scales, .. } => {
                 bytes.push(tensor("weight", shape, Elements::I8(values)));
                 floats.push(tensor("scale", vec![layer.units], Elements::F32(scales)));
@@ -73,9 +81,8 @@ pub(crate) fn write_frozen(
         }
         floats.push(tensor("bias", vec![layer.units], Elements::F32(&layer.bias)));
     }
-    check_finite(path, &floats)?;
-    floats.append(&mut bytes);
-    write(path, &metadata, &floats)
+    halves.append(&mut bytes);
+    (floats, halves)
 }
 
 /// Reads and verifies a frozen model's file.
@@ -103,7 +110,7 @@ pub(crate) fn read_frozen(path: &Path) -> Result<(Config, FittedScaling, FrozenM
     let FrozenModel { encoder, decoder } = &mut model;
     for (index, (layer, name)) in encoder.iter_mut().chain(decoder).zip(&names).enumerate() {
         let levels = header.inputs.get(index);
-        read_layer(&mut file, layer, name, levels)?;
+        read_layer(&mut file, layer, name, precision, levels)?;
     }
     model.validate().map_err(|source| frozen(path, source))?;
     Ok((config, scaling, model))
@@ -119,7 +126,11 @@ fn expect(
     let mut tensors = vec![];
     for (name, layer) in names.iter().zip(model.layers()) {
         let int8 = precision == FrozenPrecision::Int8;
-        let weight = if int8 { Dtype::I8 } else { Dtype::F32 };
+        let weight = match precision {
+            FrozenPrecision::F32 => Dtype::F32,
+            FrozenPrecision::Bf16 => Dtype::BF16,
+            FrozenPrecision::Int8 => Dtype::I8,
+        };
         tensors.push((format!("{name}.weight"), weight, vec![layer.units, layer.inputs]));
         tensors.push((format!("{name}.bias"), Dtype::F32, vec![layer.units]));
         if int8 {
@@ -134,20 +145,25 @@ fn read_layer(
     file: &mut TensorFile,
     layer: &mut FrozenLayer,
     name: &str,
+    precision: FrozenPrecision,
     levels: Option<&StoredLevels>,
 ) -> Result<(), CheckpointError> {
     file.read_f32(&format!("{name}.bias"), &mut layer.bias)?;
+    let weight = format!("{name}.weight");
     match (levels, &mut layer.weights) {
         (Some(levels), weights) => {
             let mut scales = vec![0.0; layer.units];
             file.read_f32(&format!("{name}.scale"), &mut scales)?;
-            let values = file.read_u8(&format!("{name}.weight"))?;
+            let values = file.read_u8(&weight)?;
             let values = values.into_iter().map(|byte| i8::from_le_bytes([byte])).collect();
             let input = ByteLevels { step: levels.step, zero: levels.zero };
             *weights = FrozenWeights::Int8 { values, scales, input };
         }
-        (None, FrozenWeights::F32(weights)) => file.read_f32(&format!("{name}.weight"), weights)?,
-        (None, FrozenWeights::Int8 { .. }) => unreachable!("the plan's layers are in floats"),
+        (None, weights) if precision == FrozenPrecision::Bf16 => {
+            *weights = FrozenWeights::Bf16(file.read_bf16(&weight)?);
+        }
+        (None, FrozenWeights::F32(weights)) => file.read_f32(&weight, weights)?,
+        (None, FrozenWeights::Bf16(_) | FrozenWeights::Int8 { .. }) => unreachable!("the plan's layers are in floats"),
     }
     Ok(())
 }
@@ -160,4 +176,61 @@ fn names(model: &FrozenModel) -> impl Iterator<Item = String> + use<> {
 
 fn frozen(path: &Path, source: FreezeError) -> CheckpointError {
     CheckpointError::Frozen { path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use cvae_core::{Activation, Initializer, ModelSpec};
+    use cvae_cpu::Bf16;
+    use cvae_data::Scaling;
+
+    use super::*;
+
+    /// What reading says of a file with good digests, of precision `precision`, whose first weight is `weight`.
+    fn error_of(precision: &str, weight: &dyn Fn(usize) -> FrozenWeights) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("frozen.safetensors");
+        let config = Config::new(ModelSpec::mlp(&[6, 2], Activation::Relu, Activation::Identity).unwrap());
+        let plan = config.plan().unwrap();
+        let params = plan.params.initial(Initializer::Torch, 1);
+        let mut model = FrozenModel::new(&plan, &params).unwrap().to_bf16().unwrap();
+        model.encoder[0].weights = weight(12);
+        let scaling = FittedScaling::fit(Scaling::None, &[0.0; 6], 6).unwrap();
+        let mut metadata = head(&config, &scaling, &path).unwrap();
+        metadata.push((FROZEN, format!("{{\"precision\":\"{precision}\",\"inputs\":[]}}")));
+        let (floats, halves) = tensors(&model);
+        write(&path, &metadata, &[floats, halves].concat()).unwrap();
+        match read_frozen(&path) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn files_that_contradict_themselves_are_refused() {
+        let halves = |count: usize| FrozenWeights::Bf16(vec![Bf16::from_f32(0.5); count]);
+        assert_eq!(error_of("bf16", &halves), "");
+        for (precision, weight, parts) in [
+            ("f32", &halves as &dyn Fn(usize) -> FrozenWeights, ["encoder.0.weight", "BF16"]),
+            ("int8", &halves, ["one entry of levels per layer", ""]),
+            ("bf17", &halves, ["its precision is unknown", ""]),
+            ("bf16", &|count| FrozenWeights::F32(vec![0.5; count]), ["encoder.0.weight", "F32"]),
+            (
+                "bf16",
+                &|count| FrozenWeights::Bf16(vec![Bf16::from_bits(0x7F80); count]),
+                ["encoder.0.weight", "finite"],
+            ),
+            (
+                "bf16",
+                &|count| FrozenWeights::Bf16(vec![Bf16::from_bits(0x7FC0); count]),
+                ["encoder.0.weight", "finite"],
+            ),
+        ] {
+            let error = error_of(precision, weight);
+            assert!(
+                parts.iter().all(|part| error.contains(part)) && !error.is_empty(),
+                "{precision}, {parts:?}: {error}"
+            );
+        }
+    }
 }

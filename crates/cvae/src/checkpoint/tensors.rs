@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "cpu")]
+use cvae_cpu::Bf16;
 use cvae_data::atomic_write;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -40,6 +42,9 @@ pub(crate) enum Elements<'a> {
     F32(&'a [f32]),
     /// Bytes.
     U8(&'a [u8]),
+    /// 16-bit floats.
+    #[cfg(feature = "cpu")]
+    Bf16(&'a [Bf16]),
     /// Signed bytes.
     #[cfg(feature = "cpu")]
     I8(&'a [i8]),
@@ -51,6 +56,8 @@ impl Elements<'_> {
             Self::F32(_) => Dtype::F32,
             Self::U8(_) => Dtype::U8,
             #[cfg(feature = "cpu")]
+            Self::Bf16(_) => Dtype::BF16,
+            #[cfg(feature = "cpu")]
             Self::I8(_) => Dtype::I8,
         }
     }
@@ -59,6 +66,8 @@ impl Elements<'_> {
         match self {
             Self::F32(values) => values.len() as u64 * 4,
             Self::U8(values) => values.len() as u64,
+            #[cfg(feature = "cpu")]
+            Self::Bf16(values) => values.len() as u64 * 2,
             #[cfg(feature = "cpu")]
             Self::I8(values) => values.len() as u64,
         }
@@ -79,6 +88,17 @@ impl Elements<'_> {
                 }
                 Ok(())
             }
+            #[cfg(feature = "cpu")]
+            Self::Bf16(values) => {
+                let mut block = [0; BLOCK];
+                for values in values.chunks(BLOCK / 2) {
+                    for (bytes, value) in block.chunks_exact_mut(2).zip(values) {
+                        bytes.copy_from_slice(&value.to_bits().to_le_bytes());
+                    }
+                    out.write_all(&block[..values.len() * 2])?;
+                }
+                Ok(())
+            }
             Self::F32(values) => {
                 let mut block = [0; BLOCK];
                 for values in values.chunks(BLOCK / 4) {
@@ -93,7 +113,7 @@ impl Elements<'_> {
     }
 }
 
-/// A tensor to be written. Tensors of floats must come before tensors of bytes, so that floats are aligned.
+/// A tensor to be written. Tensors of longer elements must come before those of shorter ones, so that all are aligned.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor<'a> {
     pub(crate) name: String,
@@ -283,6 +303,21 @@ impl TensorFile {
         })?;
         match out.iter().position(|value| !value.is_finite()) {
             None => Ok(()),
+            Some(element) => {
+                Err(CheckpointError::NonFinite { path: self.path.clone(), tensor: name.to_owned(), element })
+            }
+        }
+    }
+
+    /// Reads a tensor of 16-bit floats; every value must be finite.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn read_bf16(&mut self, name: &str) -> Result<Vec<Bf16>, CheckpointError> {
+        let mut out = vec![];
+        self.blocks(name, |block| {
+            out.extend(block.chunks_exact(2).map(|bytes| Bf16::from_bits(u16::from_le_bytes([bytes[0], bytes[1]]))));
+        })?;
+        match out.iter().position(|value: &Bf16| !value.to_f32().is_finite()) {
+            None => Ok(out),
             Some(element) => {
                 Err(CheckpointError::NonFinite { path: self.path.clone(), tensor: name.to_owned(), element })
             }

@@ -41,7 +41,7 @@ use crate::registry::default_threads;
 use executable::FrozenExecutable;
 
 pub use cvae_cpu::{
-    ByteLevels, FreezeError, Frozen, FrozenLayer, FrozenModel, FrozenPrecision, FrozenWeights, Workspace,
+    Bf16, ByteLevels, FreezeError, Frozen, FrozenLayer, FrozenModel, FrozenPrecision, FrozenWeights, Workspace,
 };
 
 /// A frozen model with what was trained and how its features are scaled: the content of one file.
@@ -61,9 +61,13 @@ impl FrozenAutoencoder {
     /// [`FrozenAutoencoder::CALIBRATION_ROWS`] of them are used, spread evenly. Other precisions ignore them.
     ///
     /// # Errors
-    /// A model with ops that frozen models do not know, or samples that are no rows or not finite.
+    /// A model with ops that frozen models do not know, samples that are no rows or not finite, or a weight too large
+    /// for the precision.
     pub fn new(model: &Model, precision: FrozenPrecision, samples: &[f32]) -> Result<Self, ModelError> {
         let mut frozen = FrozenModel::new(&model.plan, &model.params)?;
+        if precision == FrozenPrecision::Bf16 {
+            frozen = frozen.to_bf16()?;
+        }
         if precision == FrozenPrecision::Int8 {
             let width = frozen.width();
             let rows = samples.len() / width;
@@ -149,6 +153,10 @@ fn level(name: &str) -> Result<Level, ModelError> {
 fn id(level: Level, precision: FrozenPrecision) -> BackendId {
     match (precision, level) {
         (FrozenPrecision::F32, level) => level.id(),
+        (FrozenPrecision::Bf16, Level::Scalar) => BackendId::new("cpu-scalar-bf16-weights"),
+        (FrozenPrecision::Bf16, Level::Neon) => BackendId::new("cpu-neon-bf16-weights"),
+        (FrozenPrecision::Bf16, Level::Avx2) => BackendId::new("cpu-avx2-bf16-weights"),
+        (FrozenPrecision::Bf16, Level::Avx512) => BackendId::new("cpu-avx512-bf16-weights"),
         (FrozenPrecision::Int8, Level::Scalar) => BackendId::new("cpu-scalar-int8"),
         (FrozenPrecision::Int8, Level::Neon) => BackendId::new("cpu-neon-int8"),
         (FrozenPrecision::Int8, Level::Avx2) => BackendId::new("cpu-avx2-int8"),
