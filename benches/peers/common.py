@@ -55,6 +55,9 @@ class Workload:
         return self.encoder[0]
 
 
+# Rows of a training span at most, so that large batches do not make it last for seconds.
+ROWS_PER_SPAN = 8192
+
 WORKLOADS = {
     "S": Workload("S", (784, 100, 784), (784, 100, 784), "mse_mean", 0.0, 0.0, 1e-3, 1e-7, 32),
     "F": Workload("F", (784, 512, 256, 32), (32, 256, 512, 784), "collapsed", 0.0064, 1e-4, 1e-3, 1e-8, 64),
@@ -196,7 +199,8 @@ class Batches:
         if case.workload.name == "S":
             self.full, self.short = divmod(rows, case.batch)
         else:
-            self.full = min(case.workload.steps_per_span, rows // case.batch)
+            steps = max(1, min(case.workload.steps_per_span, ROWS_PER_SPAN // case.batch))
+            self.full = min(steps, rows // case.batch)
             self.short = 0
 
     @property

@@ -16,6 +16,9 @@ use crate::stats;
 
 /// Rows that the check against the reference uses: it is naive, and a few rows show every mistake.
 const CHECK_ROWS: usize = 5;
+/// Rows of a span of training steps, and most steps of one: long enough to time, short enough for large batches.
+const SPAN_ROWS: usize = 2048;
+const SPAN_STEPS: usize = 16;
 /// Largest error of the check, relative to the largest element.
 const CHECK_LIMIT: f64 = 1e-4;
 /// The same of a backend in bfloat16.
@@ -88,7 +91,8 @@ impl Engine {
                 let order = vec![0; data.values.len() / data.width];
                 let data = executable.upload(Rows::F32 { values: &data.values, width: data.width })?;
                 // A span of S is an epoch with its short batch; other workloads run whole batches.
-                let span = if case.workload == "S" { order.len() } else { 16 * case.batch };
+                let steps = (SPAN_ROWS / case.batch).clamp(1, SPAN_STEPS);
+                let span = if case.workload == "S" { order.len() } else { steps * case.batch };
                 Work::Train { executable, data, at: order.len(), order, epoch: 0, batch: case.batch, span }
             }
             Mode::Infer(entry) => {

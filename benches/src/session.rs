@@ -29,7 +29,7 @@ pub struct Settings {
 }
 
 /// A pause between rounds, so that the spinning threads of one engine do not slow the next.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A running engine.
 struct Process {

@@ -149,7 +149,8 @@ fn measure_all(root: &Path, run: &Run) -> Result<()> {
     let settings = Settings {
         threads: run.threads,
         rounds: run.rounds.unwrap_or(if run.quick { 3 } else { 5 }),
-        seconds: if run.quick { 0.2 } else { 0.4 },
+        // Beside peers, whose steps are longer and start more slowly, rounds are longer too.
+        seconds: if run.peers || run.venv.is_some() { 0.4 } else { 0.2 },
         profile: run.profile,
     };
     let own = backends.iter().filter(|(id, _)| id.starts_with("cpu-") && !id.ends_with(FROZEN)).cloned().collect();

@@ -62,23 +62,49 @@ unsafe fn tile<S: Simd, const MR: usize, const NR: usize>(q: &Dense, row: usize,
         let mut x = q.x.add(row * q.x_stride + span.start);
         let mut w = q.w.add((panel * q.inputs + span.start) * width);
         let next_panel = q.inputs * width;
-        for _ in 0..span.depth {
-            let mut b = [S::splat(0.0); NR];
-            for j in 0..NR {
-                b[j] = S::load(w.add(j / 2 * next_panel + j % 2 * S::LANES));
+        for _ in 0..span.depth / S::UNROLL {
+            for u in 0..S::UNROLL {
+                add_input::<S, MR, NR>(x.add(u), q.x_stride, w.add(u * width), next_panel, &mut acc);
             }
-            for i in 0..MR {
-                let a = S::splat(*x.add(i * q.x_stride));
-                for j in 0..NR {
-                    acc[i][j] = S::fma(a, b[j], acc[i][j]);
-                }
-            }
+            x = x.wrapping_add(S::UNROLL);
+            w = w.wrapping_add(S::UNROLL * width);
+        }
+        for _ in 0..span.depth % S::UNROLL {
+            add_input::<S, MR, NR>(x, q.x_stride, w, next_panel, &mut acc);
             x = x.wrapping_add(1);
             w = w.wrapping_add(width);
         }
         for i in 0..MR {
             for j in 0..NR {
                 S::store(sums.add((i * NR + j) * S::LANES), acc[i][j]);
+            }
+        }
+    }
+}
+
+/// Adds one input of `MR` rows, at stride `x_stride`, times its weights for `NR` vectors of outputs; panels of weights
+/// are `next_panel` floats apart.
+#[inline(always)]
+unsafe fn add_input<S: Simd, const MR: usize, const NR: usize>(
+    x: *const f32,
+    x_stride: usize,
+    w: *const f32,
+    next_panel: usize,
+    acc: &mut [[S::V; NR]; MR],
+) {
+    // SAFETY: the caller promises the rows and the weights.
+    unsafe {
+        let mut b = [S::splat(0.0); NR];
+        for j in 0..NR {
+            b[j] = S::load(w.add(j / 2 * next_panel + j % 2 * S::LANES));
+        }
+        // Two starting points, from which every row of a tile is at most twice the stride away: an address that needs
+        // no instruction of its own.
+        let middle = x.wrapping_add(3 * x_stride);
+        for i in 0..MR {
+            let a = S::splat(*if i < 3 { x.add(i * x_stride) } else { middle.add((i - 3) * x_stride) });
+            for j in 0..NR {
+                acc[i][j] = S::fma(a, b[j], acc[i][j]);
             }
         }
     }

@@ -70,21 +70,35 @@ pub(crate) unsafe fn by_columns<S: Simd, const MR: usize, const NR: usize>(
     acc: &mut [[S::V; NR]; MR],
 ) {
     let width = 2 * S::LANES;
-    for _ in 0..depth {
-        // SAFETY: the caller promises `MR` rows of `a` and `depth` vectors of `p`.
-        unsafe {
-            let mut b = [S::splat(0.0); NR];
-            for j in 0..NR {
-                b[j] = S::load(p.add(j * S::LANES));
-            }
-            for i in 0..MR {
-                let x = S::splat(*a.add(i * width));
-                for j in 0..NR {
-                    acc[i][j] = S::fma(x, b[j], acc[i][j]);
-                }
-            }
+    // SAFETY: the caller promises `MR` rows of `a` and `depth` vectors of `p`.
+    unsafe {
+        for _ in 0..depth {
+            add_column::<S, MR, NR>(a, width, p, acc);
             a = a.add(1);
             p = p.add(width);
+        }
+    }
+}
+
+/// `acc[i] += a[i] · p`: rows of `a` at stride `a_stride`, `NR` vectors of `p`.
+#[inline(always)]
+unsafe fn add_column<S: Simd, const MR: usize, const NR: usize>(
+    a: *const f32,
+    a_stride: usize,
+    p: *const f32,
+    acc: &mut [[S::V; NR]; MR],
+) {
+    // SAFETY: the caller promises the rows and the vectors.
+    unsafe {
+        let mut b = [S::splat(0.0); NR];
+        for j in 0..NR {
+            b[j] = S::load(p.add(j * S::LANES));
+        }
+        for i in 0..MR {
+            let x = S::splat(*a.add(i * a_stride));
+            for j in 0..NR {
+                acc[i][j] = S::fma(x, b[j], acc[i][j]);
+            }
         }
     }
 }
@@ -222,17 +236,15 @@ unsafe fn expand_tile<S: Simd, const MR: usize, const NR: usize>(q: &Expand, col
         }
         let mut w = q.w.add(column);
         let mut x = q.x;
-        for _ in 0..q.depth {
-            let mut b = [S::splat(0.0); NR];
-            for j in 0..NR {
-                b[j] = S::load(x.add(j * S::LANES));
+        for _ in 0..q.depth / S::UNROLL {
+            for u in 0..S::UNROLL {
+                add_column::<S, MR, NR>(w.add(u * width), 1, x.add(u * width), &mut acc);
             }
-            for i in 0..MR {
-                let a = S::splat(*w.add(i));
-                for j in 0..NR {
-                    acc[i][j] = S::fma(a, b[j], acc[i][j]);
-                }
-            }
+            w = w.wrapping_add(S::UNROLL * width);
+            x = x.wrapping_add(S::UNROLL * width);
+        }
+        for _ in 0..q.depth % S::UNROLL {
+            add_column::<S, MR, NR>(w, 1, x, &mut acc);
             w = w.wrapping_add(width);
             x = x.wrapping_add(width);
         }

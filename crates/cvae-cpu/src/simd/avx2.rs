@@ -14,6 +14,7 @@ impl Simd for Avx2 {
     type M = __m256;
     const LANES: usize = 8;
     const TILE: usize = 6;
+    const UNROLL: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {

@@ -27,6 +27,9 @@ pub(crate) trait Simd: Copy + 'static {
     const LANES: usize;
     /// Rows of the register tile of a matrix product (`TILE × 2` accumulators fit the register file).
     const TILE: usize;
+    /// Steps of a long contraction that a loop takes at a time: where few registers make a tile small, counting and
+    /// moving on is a large part of its instructions.
+    const UNROLL: usize = 1;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
