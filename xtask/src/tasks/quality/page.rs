@@ -9,14 +9,15 @@ pub(super) const EXAMPLES: [&str; 2] = ["one_class", "imputation"];
 /// Name of the figures of the peer's arrays.
 pub(super) const PEERS: &str = "pythae";
 
-/// An objective with the output of training and evaluation of each of its runs.
-type Runs<'a> = (&'a str, Vec<(Value, Value)>);
+/// An objective with the recorded line of each of its runs.
+type Runs<'a> = (&'a str, Vec<Value>);
 
 const HEAD: &str = "\
 # Quality
 
-Written by `cargo xtask quality`, which trains and measures every row through the `cvae` program; nothing here is typed
-in by hand. What the figures mean is in [MATH.md](MATH.md), what the defaults are in [DEFAULTS.md](DEFAULTS.md).
+Written by `cargo xtask quality`, which trains and measures every row through the `cvae` program and keeps the figures,
+with settings and commit of each run, in [quality.jsonl](quality.jsonl); `--report` writes this page from that file alone.
+What the figures mean is in [MATH.md](MATH.md), what the defaults are in [DEFAULTS.md](DEFAULTS.md).
 
 ## Objectives on Fashion-MNIST
 
@@ -29,11 +30,10 @@ fitted to the codes of the training images. Seconds are of training alone, besid
 
 ";
 
-/// The page from the runs that are finished and the figures of examples and peers.
-pub(super) fn compose(runs: &[Runs<'_>], others: &[(String, Value)]) -> String {
+/// The page from the runs that are finished and the figures of examples and peers by their names.
+pub(super) fn compose<'a>(runs: &[Runs<'_>], find: impl Fn(&str) -> Option<&'a Value>) -> String {
     let mut page = HEAD.to_owned();
     objectives(&mut page, runs);
-    let find = |name: &str| others.iter().find(|other| other.0 == name).map(|other| &other.1);
     if let Some(figures) = find(PEERS) {
         peers(&mut page, figures);
     }
@@ -57,28 +57,24 @@ fn objectives(page: &mut String, runs: &[Runs<'_>]) {
     );
     page.push_str("|---|---|---|---|---|---|---|---|---|\n");
     for (name, figures) in runs.iter().filter(|run| !run.1.is_empty()) {
-        let cell = |value: &dyn Fn(&(Value, Value)) -> Option<f64>, decimals: usize| -> String {
-            spread(&figures.iter().filter_map(value).collect::<Vec<f64>>(), decimals)
-        };
-        let evaluated = |key: &'static str| move |run: &(Value, Value)| run.1[key].as_f64();
+        let cell = |pointer: &str, decimals: usize| -> String { spread(&numbers(figures, pointer), decimals) };
         let cells = [
             (*name).to_owned(),
             figures.len().to_string(),
-            cell(&evaluated("mse"), 5),
-            cell(&evaluated("knn5"), 4),
-            cell(&evaluated("linear_probe"), 4),
-            cell(&|run| run.1["generation"]["reconstructions"].as_f64(), 3),
-            cell(&|run| density(&run.1, "prior"), 1),
-            cell(&|run| density(&run.1, "gmm:10"), 2),
-            cell(&|run| run.0["train_seconds"].as_f64(), 0),
+            cell("/mse", 5),
+            cell("/knn5", 4),
+            cell("/linear_probe", 4),
+            cell("/frechet/reconstructions", 3),
+            cell("/frechet/samples/prior", 1),
+            cell("/frechet/samples/gmm:10", 2),
+            cell("/train_seconds", 0),
         ];
         push(page, format_args!("| {} |\n", cells.join(" | ")));
     }
     if let Some((_, figures)) = runs.iter().find(|run| !run.1.is_empty()) {
         for (key, name) in [("pca", "PCA-32"), ("untrained", "untrained network")] {
             let cell = |figure: &str, decimals: usize| {
-                let values = figures.iter().filter_map(|run| run.1["baselines"][key][figure].as_f64());
-                spread(&values.collect::<Vec<f64>>(), decimals)
+                spread(&numbers(figures, &format!("/baselines/{key}/{figure}")), decimals)
             };
             let (mse, knn5, probe) = (cell("mse", 5), cell("knn5", 4), cell("linear_probe", 4));
             push(page, format_args!("| {name} | {} | {mse} | {knn5} | {probe} | | | | |\n", figures.len()));
@@ -90,10 +86,9 @@ fn objectives(page: &mut String, runs: &[Runs<'_>]) {
     }
 }
 
-/// The Fréchet distance of the samples of a density in the output of `cvae eval`.
-fn density(evaluated: &Value, name: &str) -> Option<f64> {
-    let densities = evaluated["generation"]["densities"].as_array()?;
-    densities.iter().find(|density| density["density"] == name)?["frechet"].as_f64()
+/// The number at a JSON pointer of every run that has one.
+fn numbers(runs: &[Value], pointer: &str) -> Vec<f64> {
+    runs.iter().filter_map(|run| run.pointer(pointer)?.as_f64()).collect()
 }
 
 /// `mean ± standard deviation`, or the value alone where there is one.
@@ -130,14 +125,18 @@ fn one_class(page: &mut String, figures: &Value) {
     page.push_str("\n## One-class Fashion-MNIST\n\n");
     push(page, format_args!("{}\n\n", figures["about"].as_str().unwrap_or_default()));
     let classes: Vec<&str> = figures["classes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    push(page, format_args!("| score | mean AUROC | {} |\n", classes.join(" | ")));
-    push(page, format_args!("|---|---|{}\n", "---|".repeat(classes.len())));
+    // The numbers of the classes that a recipe was chosen on.
+    let chosen: Vec<u64> = figures["chosen_on"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    push(page, format_args!("| score | mean AUROC | of the others | {} |\n", classes.join(" | ")));
+    push(page, format_args!("|---|---|---|{}\n", "---|".repeat(classes.len())));
     for row in figures["scores"].as_array().into_iter().flatten() {
         let values: Vec<f64> = row["auroc"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let others: Vec<f64> =
+            (0..).zip(&values).filter(|(class, _)| !chosen.contains(class)).map(|(_, value)| *value).collect();
         let cells: Vec<String> = values.iter().map(|value| format!("{value:.3}")).collect();
         let name = row["name"].as_str().unwrap_or_default();
-        push(page, format_args!("| {name} | {mean:.4} | {} |\n", cells.join(" | ")));
+        push(page, format_args!("| {name} | {:.4} | {:.4} | {} |\n", mean(&values), mean(&others), cells.join(" | ")));
     }
 }
 
@@ -166,33 +165,29 @@ mod tests {
 
     #[test]
     fn every_finished_part_has_its_row() {
-        let evaluated = |mse: f64| {
+        let run = |mse: f64| {
             json!({
-                "mse": mse, "knn5": 0.875, "linear_probe": 0.8,
+                "mse": mse, "knn5": 0.875, "linear_probe": 0.8, "train_seconds": 61.2,
                 "baselines": { "pca": { "mse": 0.015, "knn5": 0.85, "linear_probe": 0.79 },
                                "untrained": { "mse": 0.4, "knn5": 0.7, "linear_probe": 0.6 } },
-                "generation": { "reconstructions": 3.0,
-                                "densities": [{ "density": "prior", "frechet": 90.0 },
-                                              { "density": "gmm:10", "frechet": 20.0 }] },
+                "frechet": { "reconstructions": 3.0, "samples": { "prior": 90.0, "gmm:10": 20.0 } },
             })
         };
-        let trained = json!({ "train_seconds": 61.2 });
-        let runs =
-            [("collapsed", vec![(trained.clone(), evaluated(0.008)), (trained, evaluated(0.009))]), ("ae", vec![])];
+        let runs = [("collapsed", vec![run(0.008), run(0.009)]), ("ae", vec![])];
         let peers = json!({ "distances": [{ "data": "a/rae-l2-gmm10.npy", "rows": 10_000, "frechet": 25.5,
                                              "precision": 0.5, "recall": 0.25 }] });
-        let one_class = json!({ "about": "How.", "classes": ["0", "1"],
+        let one_class = json!({ "about": "How.", "classes": ["0", "1"], "chosen_on": [1],
                                 "scores": [{ "name": "residual", "auroc": [0.9, 0.8] }] });
         let imputation = json!({ "about": "How.", "methods": [{ "name": "column means", "rmse": [1.0] }] });
         let others = [("pythae", peers), ("one_class", one_class), ("imputation", imputation)];
-        let page = compose(&runs, &others.map(|(name, value)| (name.to_owned(), value)));
+        let page = compose(&runs, |name| others.iter().find(|other| other.0 == name).map(|other| &other.1));
         for line in [
             "| collapsed | 2 | 0.00850 ± 0.00071 | 0.8750 ± 0.0000 | 0.8000 ± 0.0000 | 3.000 ± 0.000 | 90.0 ± 0.0 | \
              20.00 ± 0.00 | 61 ± 0 |",
             "| PCA-32 | 2 | 0.01500 ± 0.00000 |",
             "Not trained yet: ae.",
             "| rae-l2-gmm10 | 10000 | 25.50 | 0.500 | 0.250 |",
-            "| residual | 0.8500 | 0.900 | 0.800 |",
+            "| residual | 0.8500 | 0.9000 | 0.900 | 0.800 |",
             "| column means | 1.0000 |",
         ] {
             assert!(page.contains(line), "{line}\n{page}");
