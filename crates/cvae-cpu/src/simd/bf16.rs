@@ -26,7 +26,7 @@ impl Bf16 {
         if x.is_nan() {
             return Self((bits >> 16) as u16 | 0x40);
         }
-        Self((bits + 0x7FFF + (bits >> 16 & 1) >> 16) as u16)
+        Self(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) as u16)
     }
 
     /// The same number.
