@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use cvae_core::{CompileError, Entry, OpProfile, RunError, Unsupported};
 
+use super::model::FrozenPrecision;
 use super::packed::{Layer, Packed, Weights};
 use crate::arena::{Arena, Offsets};
 use crate::backend::CpuBackend;
@@ -20,6 +21,8 @@ use crate::team::{Member, part};
 /// Bytes of the activations that a thread works on at a time, so that they stay in a second-level cache beside the
 /// weights that pass by.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// The same for bytes, whose weights are smaller and whose rows cost more to begin.
+const CHUNK_BYTES_INT8: usize = 256 * 1024;
 /// Most rows of a chunk.
 const CHUNK_ROWS: usize = 512;
 /// Weights of a layer, in bytes, below which one thread reads them faster than several can meet.
@@ -426,7 +429,11 @@ fn chunk_rows(packed: &Packed) -> usize {
     };
     let widest = (0..packed.layers.len()).map(bytes).max().unwrap_or(1);
     let tile = packed.kernels.tile;
-    (CHUNK_BYTES / widest).clamp(2 * tile, CHUNK_ROWS).next_multiple_of(tile)
+    let bytes_at_a_time = match packed.precision {
+        FrozenPrecision::Int8 => CHUNK_BYTES_INT8,
+        FrozenPrecision::F32 | FrozenPrecision::Bf16 => CHUNK_BYTES,
+    };
+    (bytes_at_a_time / widest).clamp(2 * tile, CHUNK_ROWS).next_multiple_of(tile)
 }
 
 /// Places the buffers of a chunk.
