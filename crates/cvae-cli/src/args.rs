@@ -309,13 +309,17 @@ pub(crate) struct ScoreArgs {
     /// and with --explain pairs `feature1`, `share1`, … (-1 where a row has fewer).
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// What to score with, separated by commas: reconstruction, standardized-residual, mahalanobis, density.
+    /// What to score with, separated by commas: reconstruction, standardized-residual,
+    /// smooth-residual (of images), mahalanobis, density, neighbors.
     /// One alone keeps its units; several are calibrated on held-out rows and added up.
     #[arg(long, value_name = "LIST", default_value = "reconstruction", help_heading = "Scoring")]
     pub(crate) terms: String,
     /// Density of the codes for the term `density`.
     #[arg(long, value_name = "NAME", default_value = "gmm:5", help_heading = "Scoring")]
     pub(crate) density: String,
+    /// Nearest training codes whose mean distance the term `neighbors` is.
+    #[arg(long, value_name = "K", default_value_t = cvae::scoring::Neighbors::DEFAULT_COUNT, help_heading = "Scoring")]
+    pub(crate) neighbors: usize,
     /// Flag rows so that at most this share of normal rows is flagged.
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Scoring")]
     pub(crate) threshold_fpr: Option<f64>,

@@ -234,6 +234,7 @@ const REFUSALS: &[(&str, &[&str])] = &[
     ("interpolate --run nowhere --from 0 --to 1 --out z.npy", &["nowhere"]),
     ("interpolate --run run --from 0 --to 1 --out z.txt", &["z.txt"]),
     ("score --run run --data good.npy --terms magic --out z.npy", &["unknown term `magic`", "density"]),
+    ("score --run run --data good.npy --terms neighbors --neighbors 0 --out z.npy", &["0 neighbours were asked for"]),
     ("score --run run --data good.npy --terms density,density --out z.npy", &["`density`", "twice"]),
     ("score --run run --data good.npy --terms density --density kde --out z.npy", &["unknown density `kde`"]),
     ("score --run run --data good.npy --threshold-fpr 0 --out z.npy", &["--threshold-fpr", "0"]),

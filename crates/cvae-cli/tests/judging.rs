@@ -90,7 +90,9 @@ fn thresholds_flag_the_stated_share() {
     let folder = folder.path();
     trained(folder);
     let score = |arguments: &str| json(folder, &format!("score --run run {arguments} --out s.npy --json"));
-    for terms in ["reconstruction", "standardized-residual,density", "mahalanobis"] {
+    for terms in
+        ["reconstruction", "standardized-residual,density", "mahalanobis", "neighbors", "smooth-residual,neighbors"]
+    {
         let normal = score(&format!("--data digits:test --threshold-fpr 0.05 --terms {terms}"));
         let (rows, width, values) = array(&folder.join("s.npy"));
         assert_eq!((rows, width), (359, 2));

@@ -6,8 +6,10 @@ use thiserror::Error;
 
 use crate::autoencoder::{Autoencoder, ModelError};
 use crate::density::{Components, Covariance, DensitySpec, FitOptions};
+use crate::metrics::ImageShape;
 use crate::scoring::{
-    CalibrationKind, Detector, DetectorOptions, FeatureShare, Observed, ScoreError, Term, conformal_threshold,
+    CalibrationKind, Detector, DetectorOptions, FeatureShare, Neighbors, Observed, ScoreError, Term,
+    conformal_threshold,
 };
 use crate::{Matrix, MatrixError};
 
@@ -21,6 +23,8 @@ pub struct AnomalyOptions {
     pub terms: Vec<Term>,
     /// The density of [`Term::Density`], fitted to the codes of the training rows.
     pub density: DensitySpec,
+    /// Neighbours of [`Term::Neighbors`] among the codes of the training rows.
+    pub neighbors: usize,
     /// Probability at most with which a row like the held-out ones is flagged; strictly between 0 and 1. Without
     /// it rows are scored and not judged.
     pub false_positive_rate: Option<f64>,
@@ -28,11 +32,12 @@ pub struct AnomalyOptions {
 
 impl Default for AnomalyOptions {
     /// The mean squared reconstruction error without a threshold; a mixture of five Gaussians where a density is
-    /// asked for.
+    /// asked for, and five neighbours where neighbours are.
     fn default() -> Self {
         Self {
             terms: vec![Term::Reconstruction],
             density: DensitySpec::Gmm { components: Components::Fixed(5), covariance: Covariance::Full },
+            neighbors: Neighbors::DEFAULT_COUNT,
             false_positive_rate: None,
         }
     }
@@ -116,8 +121,9 @@ impl<'m> AnomalyDetector<'m> {
         options: &AnomalyOptions,
     ) -> Result<Self, AnomalyError> {
         let single = options.terms.len() == 1;
+        let of_residuals = |term: &Term| matches!(term, Term::StandardizedResidual | Term::SmoothResidual);
         let calibration = if single { CalibrationKind::None } else { CalibrationKind::Standard };
-        let fits_held_out = !single || options.terms.contains(&Term::StandardizedResidual);
+        let fits_held_out = !single || options.terms.iter().any(of_residuals);
         if held_out.is_none() && (fits_held_out || options.false_positive_rate.is_some()) {
             return Err(AnomalyError::NoHeldOut(if fits_held_out { "these terms" } else { "a threshold" }));
         }
@@ -134,9 +140,15 @@ impl<'m> AnomalyDetector<'m> {
             Some(rows) => Observation::of(model, rows)?,
             None => Observation::of(model, &train.select(&[0]).map_err(ModelError::from)?)?,
         };
-        let needs_codes = options.terms.iter().any(|term| matches!(term, Term::Mahalanobis | Term::Density));
+        let of_codes = |term: &Term| matches!(term, Term::Mahalanobis | Term::Density | Term::Neighbors);
+        let needs_codes = options.terms.iter().any(of_codes);
         let codes = if needs_codes { Some(model.encode_dataset(train)?) } else { None };
         let codes = codes.as_ref().map(|codes| Matrix::new(codes, model.latent())).transpose()?;
+        let image = train.image_shape().map(|shape| ImageShape {
+            height: shape.height,
+            width: shape.width,
+            channels: shape.channels,
+        });
         let detector = Detector::fit(
             codes,
             calibrated.observed()?,
@@ -145,6 +157,8 @@ impl<'m> AnomalyDetector<'m> {
                 calibration,
                 density: options.density,
                 fit: FitOptions::default(),
+                neighbors: options.neighbors,
+                image,
             },
         )?;
         let mut fitted = Self { model, detector, threshold: None };

@@ -9,7 +9,8 @@ use cvae::{AnomalyDetector, AnomalyError, AnomalyOptions, Config, Trainer};
 use cvae_core::{Activation, ModelSpec, OptimizerSpec};
 
 fn options(terms: &[Term], rate: Option<f64>) -> AnomalyOptions {
-    AnomalyOptions { terms: terms.to_vec(), density: DensitySpec::Gaussian, false_positive_rate: rate }
+    let terms = terms.to_vec();
+    AnomalyOptions { terms, density: DensitySpec::Gaussian, false_positive_rate: rate, ..AnomalyOptions::default() }
 }
 
 #[test]
@@ -36,6 +37,7 @@ fn detectors_fit_score_predict_and_explain() {
         &[Term::StandardizedResidual],
         &[Term::Mahalanobis],
         &[Term::StandardizedResidual, Term::Density],
+        &[Term::StandardizedResidual, Term::Neighbors],
     ] {
         let detector = AnomalyDetector::fit(&model, &train, Some(&held_out), &options(terms, Some(0.1))).unwrap();
         let threshold = detector.threshold().unwrap();
@@ -68,6 +70,7 @@ fn what_cannot_be_fitted_is_an_error() {
     assert!(missing(fit(&[Term::Reconstruction], Some(0.1), None)));
     assert!(missing(fit(&[Term::StandardizedResidual], None, None)));
     assert!(missing(fit(&[Term::Density, Term::Mahalanobis], None, None)));
+    assert!(fit(&[Term::Neighbors], None, None).is_ok(), "the same");
     assert!(fit(&[Term::Mahalanobis], None, None).is_ok(), "it is fitted to the training rows alone");
     assert!(matches!(fit(&[], None, Some(&train)), Err(AnomalyError::Score(ScoreError::NoTerm))));
     let few = fit(&[Term::Reconstruction], Some(0.001), Some(&train));

@@ -13,11 +13,13 @@ use crate::args::ScoreArgs;
 use crate::{model, output, stream};
 
 /// Terms that `--terms` knows.
-const TERMS: [(&str, Term); 4] = [
+const TERMS: [(&str, Term); 6] = [
     ("reconstruction", Term::Reconstruction),
     ("standardized-residual", Term::StandardizedResidual),
+    ("smooth-residual", Term::SmoothResidual),
     ("mahalanobis", Term::Mahalanobis),
     ("density", Term::Density),
+    ("neighbors", Term::Neighbors),
 ];
 /// Rows that `--explain` names on standard output; the output file has all.
 const NAMED_ROWS: usize = 10;
@@ -129,7 +131,7 @@ fn options(args: &ScoreArgs) -> Result<AnomalyOptions> {
     {
         bail!("--threshold-fpr must be strictly between 0 and 1, got {rate}");
     }
-    Ok(AnomalyOptions { terms, density, false_positive_rate: args.threshold_fpr })
+    Ok(AnomalyOptions { terms, density, neighbors: args.neighbors, false_positive_rate: args.threshold_fpr })
 }
 
 /// A detector with these options, and a word for the rows that it was fitted on. Rows of the run are read only

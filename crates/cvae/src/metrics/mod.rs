@@ -35,6 +35,7 @@ pub use frechet::{Moments, frechet_distance};
 pub use latent::{active_units, effective_rank, latent_rms};
 pub use manifold::{Manifold, PrecisionRecall};
 pub use mmd::{mmd, mmd_to_prior};
+pub(crate) use neighbors::nearest_rows;
 pub use neighbors::{knn_accuracy, knn_predict};
 pub use pca::Pca;
 pub use probe::LinearProbe;

@@ -49,7 +49,7 @@ pub fn knn_predict(
     if k == 0 || k > train.rows() {
         return Err(MetricError::NeighborCount { k, max: train.rows() });
     }
-    let neighbors = nearest(train, query, k);
+    let neighbors = nearest_rows(train, query, k);
     Ok(neighbors
         .chunks_exact(k)
         .map(|neighbors| {
@@ -71,8 +71,9 @@ fn most_frequent(sorted: &[u32]) -> u32 {
     best[0]
 }
 
-/// Indices of the `k` nearest training rows of every query row, nearest first.
-fn nearest(train: Matrix<'_>, query: Matrix<'_>, k: usize) -> Vec<usize> {
+/// Indices of the `k` nearest training rows of every query row, nearest first. The widths are equal, and `k` is at
+/// least 1 and at most the number of training rows.
+pub(crate) fn nearest_rows(train: Matrix<'_>, query: Matrix<'_>, k: usize) -> Vec<usize> {
     let width = train.width();
     let (train, query) = normalized(train, query);
     let norms: Vec<f32> = train.chunks_exact(width).map(|row| row.iter().map(|value| value * value).sum()).collect();
@@ -125,7 +126,7 @@ mod tests {
         // More rows than one block on both sides, neither a multiple of it.
         let (width, k) = (3, 4);
         let (train, query) = (rows(1, TRAIN_ROWS + 77, width), rows(2, QUERY_ROWS + 5, width));
-        let found = nearest(Matrix::new(&train, width).unwrap(), Matrix::new(&query, width).unwrap(), k);
+        let found = nearest_rows(Matrix::new(&train, width).unwrap(), Matrix::new(&query, width).unwrap(), k);
         for (query, found) in query.chunks(width).zip(found.chunks(k)) {
             let distance = |row: usize| -> f64 {
                 let train = &train[row * width..][..width];

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Calibration, CalibrationKind, FeatureShare, Mahalanobis, ResidualScale, ScoreError, conformal_threshold,
-    feature_errors, row_errors, top_features,
+    Calibration, CalibrationKind, FeatureShare, Mahalanobis, Neighbors, ResidualScale, ScoreError, SmoothResidual,
+    conformal_threshold, feature_errors, row_errors, top_features,
 };
 use crate::Matrix;
 use crate::density::{Density, DensitySpec, FitOptions};
-use crate::metrics::{MetricError, same_shape};
+use crate::metrics::{ImageShape, MetricError, same_shape};
 
 /// Rows with what a model made of them.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +47,14 @@ pub enum Term {
     Reconstruction,
     /// Reconstruction error with every feature divided by its usual squared error ([`ResidualScale`]).
     StandardizedResidual,
+    /// The same of images whose residual was averaged over small windows first ([`SmoothResidual`]).
+    SmoothResidual,
     /// Mahalanobis distance of the code from the training codes.
     Mahalanobis,
     /// Negative log-density of the code.
     Density,
+    /// Mean distance of the code from the nearest training codes ([`Neighbors`]).
+    Neighbors,
 }
 
 /// How a [`Detector`] is fitted.
@@ -64,6 +68,10 @@ pub struct DetectorOptions {
     pub density: DensitySpec,
     /// How that density is fitted.
     pub fit: FitOptions,
+    /// Neighbours of [`Term::Neighbors`].
+    pub neighbors: usize,
+    /// The shape of a row, for [`Term::SmoothResidual`].
+    pub image: Option<ImageShape>,
 }
 
 /// A fitted anomaly detector: the sum of calibrated terms, with an optional threshold.
@@ -85,8 +93,10 @@ struct CalibratedTerm {
 enum FittedTerm {
     Reconstruction,
     StandardizedResidual(ResidualScale),
+    SmoothResidual(SmoothResidual),
     Mahalanobis(Mahalanobis),
     Density(Density),
+    Neighbors(Neighbors),
 }
 
 /// The stored form, before it is checked.
@@ -123,11 +133,16 @@ impl FittedTerm {
             Term::StandardizedResidual => {
                 Self::StandardizedResidual(ResidualScale::fit(held_out.input, held_out.reconstruction)?)
             }
+            Term::SmoothResidual => {
+                let shape = options.image.ok_or(ScoreError::NoImage("smooth-residual"))?;
+                Self::SmoothResidual(SmoothResidual::fit(shape, held_out.input, held_out.reconstruction)?)
+            }
             Term::Mahalanobis => Self::Mahalanobis(Mahalanobis::fit(codes("mahalanobis")?)?),
             Term::Density => {
                 let codes = codes("density")?;
                 Self::Density(Density::fit(options.density, codes, None, &options.fit)?.density)
             }
+            Term::Neighbors => Self::Neighbors(Neighbors::fit(codes("neighbors")?, options.neighbors)?),
         })
     }
 
@@ -135,10 +150,12 @@ impl FittedTerm {
         match self {
             Self::Reconstruction => row_errors(rows.input, rows.reconstruction),
             Self::StandardizedResidual(scale) => scale.scores(rows.input, rows.reconstruction),
+            Self::SmoothResidual(smooth) => smooth.scores(rows.input, rows.reconstruction),
             Self::Mahalanobis(mahalanobis) => mahalanobis.scores(rows.codes),
             Self::Density(density) => {
                 Ok(density.log_prob(rows.codes)?.into_iter().map(|log_density| -log_density).collect())
             }
+            Self::Neighbors(neighbors) => neighbors.scores(rows.codes),
         }
     }
 }
@@ -216,18 +233,20 @@ impl Detector {
     }
 
     /// For every row, the `count` features with the largest part in its residual: standardised where the
-    /// detector has [`Term::StandardizedResidual`], plain where it has [`Term::Reconstruction`] alone.
+    /// detector has [`Term::StandardizedResidual`] or [`Term::SmoothResidual`], of which the first one named counts,
+    /// plain where it has [`Term::Reconstruction`] alone.
     ///
     /// # Errors
     ///
     /// [`ScoreError::NoResidual`] when it has neither, [`ScoreError::Metric`] when widths differ.
     pub fn explain(&self, rows: Observed<'_>, count: usize) -> Result<Vec<Vec<FeatureShare>>, ScoreError> {
-        let scale = self.terms.iter().find_map(|part| match &part.term {
-            FittedTerm::StandardizedResidual(scale) => Some(scale),
+        let standardized = self.terms.iter().find_map(|part| match &part.term {
+            FittedTerm::StandardizedResidual(scale) => Some(scale.contributions(rows.input, rows.reconstruction)),
+            FittedTerm::SmoothResidual(smooth) => Some(smooth.contributions(rows.input, rows.reconstruction)),
             _ => None,
         });
-        let contributions = match scale {
-            Some(scale) => scale.contributions(rows.input, rows.reconstruction)?,
+        let contributions = match standardized {
+            Some(contributions) => contributions?,
             None if self.terms.iter().any(|part| part.term == FittedTerm::Reconstruction) => {
                 feature_errors(rows.input, rows.reconstruction)?
             }
@@ -277,10 +296,19 @@ mod tests {
             calibration,
             density: DensitySpec::Gmm { components: Components::Fixed(2), covariance: Covariance::Full },
             fit: FitOptions::default(),
+            neighbors: Neighbors::DEFAULT_COUNT,
+            image: Some(ImageShape { height: 2, width: 3, channels: 1 }),
         }
     }
 
-    const ALL: [Term; 4] = [Term::Reconstruction, Term::StandardizedResidual, Term::Mahalanobis, Term::Density];
+    const ALL: [Term; 6] = [
+        Term::Reconstruction,
+        Term::StandardizedResidual,
+        Term::SmoothResidual,
+        Term::Mahalanobis,
+        Term::Density,
+        Term::Neighbors,
+    ];
 
     #[test]
     fn the_combination_sees_what_its_terms_see() {
@@ -300,16 +328,18 @@ mod tests {
         };
         for kind in [CalibrationKind::Rank, CalibrationKind::Standard] {
             let (off, far) = (observed(&off_plane, &off_model), observed(&far_out, &far_model));
-            for term in [Term::Reconstruction, Term::StandardizedResidual] {
+            for term in [Term::Reconstruction, Term::StandardizedResidual, Term::SmoothResidual] {
                 assert!(separation(&[term], kind, off) > 0.99);
                 assert!((separation(&[term], kind, far) - 0.5).abs() < 0.05, "codes alone are abnormal");
             }
-            for term in [Term::Mahalanobis, Term::Density] {
+            for term in [Term::Mahalanobis, Term::Density, Term::Neighbors] {
                 assert!(separation(&[term], kind, far) > 0.9);
                 assert!(separation(&[term], kind, off) < 0.7, "the residual alone is abnormal");
             }
-            let both = [Term::StandardizedResidual, Term::Density];
-            assert!(separation(&both, kind, off) > 0.95 && separation(&both, kind, far) > 0.85);
+            for of_codes in [Term::Density, Term::Neighbors] {
+                let both = [Term::StandardizedResidual, of_codes];
+                assert!(separation(&both, kind, off) > 0.95 && separation(&both, kind, far) > 0.85);
+            }
         }
     }
 
@@ -357,8 +387,11 @@ mod tests {
         let seen = observed(&values, &made);
         let fit = |terms: &[Term]| Detector::fit(None, seen, &options(terms, CalibrationKind::Rank));
         assert_eq!(fit(&[]), Err(ScoreError::NoTerm));
+        let no_image = DetectorOptions { image: None, ..options(&[Term::SmoothResidual], CalibrationKind::Rank) };
+        assert_eq!(Detector::fit(None, seen, &no_image), Err(ScoreError::NoImage("smooth-residual")));
         assert_eq!(fit(&[Term::Density]), Err(ScoreError::NoCodes("density")));
         assert_eq!(fit(&[Term::Mahalanobis]), Err(ScoreError::NoCodes("mahalanobis")));
+        assert_eq!(fit(&[Term::Neighbors]), Err(ScoreError::NoCodes("neighbors")));
         let codes = Matrix::new(&made.1, 2).unwrap();
         let density = options(&[Term::Density], CalibrationKind::Rank);
         let detector = Detector::fit(Some(codes), seen, &density).unwrap();

@@ -35,6 +35,9 @@ pub enum ScoreError {
     /// There are no training codes for a term that needs them.
     #[error("the term `{0}` needs training codes")]
     NoCodes(&'static str),
+    /// The rows are no images, for a term that needs them to be.
+    #[error("the term `{0}` needs rows that are images")]
+    NoImage(&'static str),
     /// The detector has no threshold yet.
     #[error("the detector has no threshold: set one from held-out rows first")]
     NoThreshold,
