@@ -150,7 +150,7 @@ mod tests {
         assert!((scores.iter().sum::<f64>() / 500.0 - 1.0).abs() < 1e-9);
         // The same squares at the same pixels of both: the plain residual cannot tell them apart.
         let patch: Vec<f32> = (0..WIDTH).map(|at| if (20..40).contains(&at) { 1.0 } else { 0.0 }).collect();
-        let signs = |at: usize| if (at / 2) % 2 == 0 { 1.0 } else { -1.0 };
+        let signs = |at: usize| if (at / 2).is_multiple_of(2) { 1.0 } else { -1.0 };
         let texture: Vec<f32> = patch.iter().enumerate().map(|(at, value)| value * signs(at)).collect();
         let zero = matrix(&zeros[..WIDTH]);
         let plain = ResidualScale::fit(matrix(&held), matrix(&zeros)).unwrap();
