@@ -22,13 +22,16 @@ pub struct Peaks {
     pub ping_pong_ns: f64,
 }
 
+/// How long a try of a peak lasts.
+const LENGTH: Duration = Duration::from_millis(60);
+
 impl Peaks {
     /// Measures every limit with `threads` threads, in about a second.
     pub fn measure(threads: usize) -> Self {
         Self {
-            gflops: together(threads, multiply_add) / 1e9,
-            gflops_one: together(1, multiply_add) / 1e9,
-            memory_gbs: together(threads, read) / 1e9,
+            gflops: best_of_three(threads, LENGTH, multiply_add) / 1e9,
+            gflops_one: best_of_three(1, LENGTH, multiply_add) / 1e9,
+            memory_gbs: best_of_three(threads, LENGTH, read) / 1e9,
             ping_pong_ns: ping_pong(),
         }
     }
@@ -59,9 +62,10 @@ pub struct RoundPeaks {
 }
 
 impl RoundPeaks {
-    /// What one round sees: operations a second, and nanoseconds between cores. Takes 40 ms.
+    /// What one round sees: operations a second, and nanoseconds between cores. Takes 80 ms: the best of three tries,
+    /// because threads that have just started may share a core for a while.
     pub fn sample(threads: usize) -> (f64, f64) {
-        (once(threads, Duration::from_millis(30), multiply_add) / 1e9, ping_pong())
+        (best_of_three(threads, Duration::from_millis(20), multiply_add) / 1e9, ping_pong())
     }
 
     /// The samples of all rounds together; nothing for none.
@@ -76,9 +80,9 @@ impl RoundPeaks {
     }
 }
 
-/// Runs `work` on every thread for a while and adds up their rates; the best of three tries.
-fn together(threads: usize, work: fn(Duration) -> f64) -> f64 {
-    (0..3).map(|_| once(threads, Duration::from_millis(60), work)).fold(0.0, f64::max)
+/// Runs `work` on every thread for `length` and adds up their rates; the best of three tries.
+fn best_of_three(threads: usize, length: Duration, work: fn(Duration) -> f64) -> f64 {
+    (0..3).map(|_| once(threads, length, work)).fold(0.0, f64::max)
 }
 
 /// Runs `work` on every thread for `length` and adds up their rates.

@@ -84,7 +84,6 @@ pub fn measure(case: &Case, programs: &[Program], settings: Settings) -> Result<
         record.peer = program.peer;
         (record.flops, record.bytes) = (cost.flops, cost.bytes);
         record.machine = RoundPeaks::of(&samples);
-        record.of_peak = record.machine.zip(record.per_second).map(|(m, rate)| rate * cost.flops / (m.gflops * 1e9));
         record
     };
     let mut records: Vec<Record> = engines.into_iter().map(finish).collect();

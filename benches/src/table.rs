@@ -46,8 +46,7 @@ pub fn case_table(records: &[&Record]) -> String {
     text
 }
 
-/// How close each kernel of our own engines comes to the machine's limits; the multiply-add peak is that of the
-/// rounds, the bandwidth that of the session.
+/// How close each kernel of our own engines comes to the machine's limits in the session.
 pub fn roofline<'r>(records: impl IntoIterator<Item = &'r Record>, peaks: Peaks) -> String {
     let mut text = String::from(
         "| case | engine | kernel | µs a call | share | GFLOP/s | of peak | GB/s | of memory |\n\
@@ -55,13 +54,12 @@ pub fn roofline<'r>(records: impl IntoIterator<Item = &'r Record>, peaks: Peaks)
     );
     for record in records {
         let whole: f64 = record.ops.iter().map(|op| op.seconds).sum();
-        let peak = record.machine.map_or(peaks.gflops, |machine| machine.gflops);
         for op in &record.ops {
             let (flops, bytes) = (op.flops / op.seconds / 1e9, op.bytes / op.seconds / 1e9);
             let rates = match op.flops > 0.0 {
                 true => format!(
                     "{flops:.0} | {} | {bytes:.0} | {}",
-                    percent(Some(flops / peak)),
+                    percent(Some(flops / peaks.gflops)),
                     percent(Some(bytes / peaks.memory_gbs))
                 ),
                 false => "| | |".to_owned(),

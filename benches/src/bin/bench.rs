@@ -14,7 +14,7 @@ use cvae_bench::case::Case;
 use cvae_bench::engine::FROZEN;
 use cvae_bench::peak::Peaks;
 use cvae_bench::peers::{Program, environment, peers};
-use cvae_bench::record::{Machine, Session};
+use cvae_bench::record::{Machine, Record, Session};
 use cvae_bench::session::{Settings, measure};
 use cvae_bench::whole::{self, Goal, Setup, Whole};
 use cvae_bench::{compare, report, table};
@@ -169,8 +169,9 @@ fn measure_all(root: &Path, run: &Run) -> Result<()> {
         let mut measured = match case {
             Selected::Step(case) => {
                 eprintln!("{case}");
-                let measured = measure(case, &programs, settings)?;
+                let mut measured = measure(case, &programs, settings)?;
                 peaks = peaks.best(Peaks::measure(run.threads));
+                of_peak(&mut measured, peaks);
                 measured
             }
             Selected::Whole(case) => {
@@ -190,6 +191,7 @@ fn measure_all(root: &Path, run: &Run) -> Result<()> {
         }
         records.append(&mut measured);
     }
+    of_peak(&mut records, peaks);
     let machine = machine(root, peaks)?;
     if !run.json {
         println!("{}.", table::machine_line(&machine));
@@ -200,6 +202,13 @@ fn measure_all(root: &Path, run: &Run) -> Result<()> {
         Session { machine, records }.write(&folder.join(format!("{name}.jsonl")))?;
     }
     Ok(())
+}
+
+/// Fills in the fraction of the session's multiply-add peak of the records that count arithmetic.
+fn of_peak(records: &mut [Record], peaks: Peaks) {
+    for record in records.iter_mut().filter(|record| record.flops > 0.0) {
+        record.of_peak = record.per_second.map(|rate| rate * record.flops / (peaks.gflops * 1e9));
+    }
 }
 
 fn groups(root: &Path) -> Result<Cases> {
