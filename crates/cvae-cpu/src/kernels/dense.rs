@@ -38,9 +38,9 @@ pub(crate) struct Dense {
 
 /// A contraction block.
 #[derive(Clone, Copy)]
-struct Span {
-    start: usize,
-    depth: usize,
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) depth: usize,
 }
 
 /// Adds a contraction block to the sums of `MR` rows from `row`, `NR` vectors of outputs from `panel`.
@@ -128,7 +128,7 @@ unsafe fn finish<S: Simd>(q: &Dense, panel: usize, panels: usize) {
 
 /// Stores the first `columns` lanes, all of them where there are more.
 #[inline(always)]
-unsafe fn write<S: Simd>(y: *mut f32, columns: usize, v: S::V) {
+pub(super) unsafe fn write<S: Simd>(y: *mut f32, columns: usize, v: S::V) {
     // SAFETY: the caller promises as many writable floats as are written; no vector is wider than 16 lanes.
     unsafe {
         if columns >= S::LANES {
@@ -141,16 +141,13 @@ unsafe fn write<S: Simd>(y: *mut f32, columns: usize, v: S::V) {
     }
 }
 
-/// See [`Dense`].
-///
-/// # Safety
-/// Pointers as [`Dense`] documents, at least one row; the instruction set of `S`.
-#[inline(always)]
-pub(crate) unsafe fn dense<S: Simd>(q: &Dense) {
-    let (mut panel, end) = q.panels;
-    let whole = Span { start: 0, depth: q.inputs };
-    // SAFETY: every tile lies inside the rows and panels.
-    unsafe {
+/// Takes every row of the query `$q` through its panels: `tile` and `finish` of the calling module, blocks of `$block`
+/// inputs. Every tile lies inside the rows and panels, of which the query promises at least one row.
+macro_rules! by_panels {
+    ($q:expr, $block:expr) => {
+        let q = $q;
+        let (mut panel, end) = q.panels;
+        let whole = Span { start: 0, depth: q.inputs };
         // One or two rows have too few sums in a panel to hide the latency of an addition: take more panels.
         while q.rows == 1 && panel < end {
             let panels = (end - panel).min(4);
@@ -169,7 +166,7 @@ pub(crate) unsafe fn dense<S: Simd>(q: &Dense) {
             panel += 2;
         }
         // A single tile of rows meets each weight once: blocks would only add traffic.
-        let block = if q.rows <= S::TILE { q.inputs } else { BLOCK };
+        let block = if q.rows <= S::TILE { q.inputs } else { $block };
         for panel in panel..end {
             let mut start = 0;
             while start < q.inputs {
@@ -182,5 +179,18 @@ pub(crate) unsafe fn dense<S: Simd>(q: &Dense) {
             }
             finish::<S>(q, panel, 1);
         }
+    };
+}
+pub(super) use by_panels;
+
+/// See [`Dense`].
+///
+/// # Safety
+/// Pointers as [`Dense`] documents, at least one row; the instruction set of `S`.
+#[inline(always)]
+pub(crate) unsafe fn dense<S: Simd>(q: &Dense) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        by_panels!(q, BLOCK);
     }
 }

@@ -7,6 +7,7 @@
 use cvae_core::Activation;
 
 use super::activation::{each_activation, value};
+use super::dense::{Span, by_panels, write};
 use super::linear::{Tiles, by_rows};
 use crate::simd::Simd;
 use crate::simd::bf16::{Bf16, Widen};
@@ -37,13 +38,6 @@ pub(crate) struct DenseBf16 {
     pub(crate) sums: *mut f32,
 }
 
-/// A contraction block; it starts at a pair.
-#[derive(Clone, Copy)]
-struct Span {
-    start: usize,
-    depth: usize,
-}
-
 /// `acc[i][j] += x[i] · w[j]` for one input of each row.
 #[inline(always)]
 unsafe fn multiply<S: Simd, const MR: usize, const NR: usize>(
@@ -63,7 +57,7 @@ unsafe fn multiply<S: Simd, const MR: usize, const NR: usize>(
     }
 }
 
-/// Adds a contraction block to the sums of `MR` rows from `row`, `NR` vectors of outputs from `panel`.
+/// Adds a contraction block, which starts at a pair, to the sums of `MR` rows from `row`, `NR` vectors of outputs from `panel`.
 #[inline(always)]
 unsafe fn tile<S: Widen, const MR: usize, const NR: usize>(q: &DenseBf16, row: usize, panel: usize, span: Span) {
     let width = 2 * S::LANES;
@@ -115,19 +109,13 @@ unsafe fn tile<S: Widen, const MR: usize, const NR: usize>(q: &DenseBf16, row: u
 #[inline(always)]
 unsafe fn finish<S: Simd>(q: &DenseBf16, panel: usize, panels: usize) {
     let (first, vectors) = (panel * 2 * S::LANES, 2 * panels);
-    // SAFETY: as for the tile; nothing is written beyond the layer's outputs, and no vector is wider than the array.
+    // SAFETY: as for the tile; nothing is written beyond the layer's outputs.
     unsafe {
         each_activation!(q.activation, A => for row in 0..q.rows {
             let y = q.y.add(row * q.y_stride + first);
             for at in (0..vectors * S::LANES).step_by(S::LANES).take_while(|at| first + at < q.units) {
                 let v = value::<S>(A, S::load(q.sums.add(row * vectors * S::LANES + at)));
-                if first + at + S::LANES <= q.units {
-                    S::store(y.add(at), v);
-                } else {
-                    let mut lanes = [0.0; 16];
-                    S::store(lanes.as_mut_ptr(), v);
-                    y.add(at).copy_from_nonoverlapping(lanes.as_ptr(), q.units - first - at);
-                }
+                write::<S>(y.add(at), q.units - first - at, v);
             }
         });
     }
@@ -139,40 +127,8 @@ unsafe fn finish<S: Simd>(q: &DenseBf16, panel: usize, panels: usize) {
 /// Pointers as [`DenseBf16`] documents, at least one row; the instruction set of `S`.
 #[inline(always)]
 pub(crate) unsafe fn dense_bf16<S: Widen>(q: &DenseBf16) {
-    let (mut panel, end) = q.panels;
-    let whole = Span { start: 0, depth: q.inputs };
-    // SAFETY: every tile lies inside the rows and panels.
+    // SAFETY: the caller's promise.
     unsafe {
-        // One or two rows have too few sums in a panel to hide the latency of an addition: take more panels.
-        while q.rows == 1 && panel < end {
-            let panels = (end - panel).min(4);
-            match panels {
-                1 => tile::<S, 1, 2>(q, 0, panel, whole),
-                2 => tile::<S, 1, 4>(q, 0, panel, whole),
-                3 => tile::<S, 1, 6>(q, 0, panel, whole),
-                _ => tile::<S, 1, 8>(q, 0, panel, whole),
-            }
-            finish::<S>(q, panel, panels);
-            panel += panels;
-        }
-        while q.rows == 2 && end - panel >= 2 {
-            tile::<S, 2, 4>(q, 0, panel, whole);
-            finish::<S>(q, panel, 2);
-            panel += 2;
-        }
-        // A single tile of rows meets each weight once: blocks would only add traffic.
-        let block = if q.rows <= S::TILE { q.inputs } else { BLOCK };
-        for panel in panel..end {
-            let mut start = 0;
-            while start < q.inputs {
-                let span = Span { start, depth: block.min(q.inputs - start) };
-                let mut tiles = Tiles::new(q.rows, S::TILE);
-                while let Some((row, rows)) = tiles.next() {
-                    by_rows!(rows, tile, 2, q, row, panel, span);
-                }
-                start += span.depth;
-            }
-            finish::<S>(q, panel, 1);
-        }
+        by_panels!(q, BLOCK);
     }
 }
