@@ -106,7 +106,7 @@ impl Engine {
     /// A frozen model of the backend `id`.
     fn frozen(id: &str, case: &Case, data: &Data, threads: usize) -> Result<Self> {
         let Mode::Infer(entry) = case.mode else { bail!("a frozen model does not train") };
-        let level = Level::ALL.into_iter().find(|level| level.id().to_string() == id);
+        let level = Level::ALL.into_iter().chain(Level::BF16).find(|level| level.id().to_string() == id);
         let level = level.with_context(|| format!("{id} has no frozen models"))?;
         let plan = case.plan()?;
         let params = plan.params.initial(Initializer::Glorot, 2);

@@ -40,9 +40,10 @@ impl Program {
         if case.precision == "int8" && self.engine != "onnxruntime" && !self.engine.ends_with(FROZEN) {
             return false;
         }
-        // The precision of a backend is part of its id.
-        if !self.peer && !self.engine.ends_with(FROZEN) && (case.precision == "bf16") != self.engine.ends_with("-bf16")
-        {
+        // The precision of a backend is part of its id; a frozen model brings its own.
+        let rounds = self.engine.trim_end_matches(FROZEN).ends_with("-bf16");
+        let frozen = self.engine.ends_with(FROZEN);
+        if !self.peer && (case.precision == "bf16") != rounds && (rounds || !frozen) {
             return false;
         }
         match case.mode {

@@ -20,11 +20,19 @@ pub enum Level {
     Avx2,
     /// 512-bit x86 vectors (F, BW, DQ, VL).
     Avx512,
+    /// Plain Rust that rounds the operands of products to bfloat16, as [`Level::Avx512Bf16`] does.
+    ScalarBf16,
+    /// 512-bit x86 vectors that multiply pairs of bfloat16. Master weights, moments, sums and everything between
+    /// products are 32-bit floats.
+    Avx512Bf16,
 }
 
 impl Level {
-    /// Every level, narrowest first.
+    /// Every level that computes in 32-bit floats, narrowest first.
     pub const ALL: [Self; 4] = [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512];
+
+    /// Every level that rounds the operands of products to bfloat16, narrowest first.
+    pub const BF16: [Self; 2] = [Self::ScalarBf16, Self::Avx512Bf16];
 
     /// The backend id of this level.
     pub const fn id(self) -> BackendId {
@@ -33,16 +41,30 @@ impl Level {
             Self::Neon => "cpu-neon",
             Self::Avx2 => "cpu-avx2",
             Self::Avx512 => "cpu-avx512",
+            Self::ScalarBf16 => "cpu-scalar-bf16",
+            Self::Avx512Bf16 => "cpu-avx512-bf16",
         })
     }
 
     /// What a processor must have.
     pub const fn requirement(self) -> &'static str {
         match self {
-            Self::Scalar => "nothing",
+            Self::Scalar | Self::ScalarBf16 => "nothing",
             Self::Neon => "NEON",
             Self::Avx2 => "AVX2 and FMA",
             Self::Avx512 => "AVX-512 (F, BW, DQ, VL)",
+            Self::Avx512Bf16 => "AVX-512 (F, BW, DQ, VL, BF16)",
+        }
+    }
+
+    /// Where the level differs from the definition by intent: the start of a check's name, and why.
+    pub fn deviations(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Scalar | Self::Neon | Self::Avx2 | Self::Avx512 => &[],
+            Self::ScalarBf16 | Self::Avx512Bf16 => &[(
+                "closed::linear_",
+                "converges to within this precision's rounding, which is beyond the check's limit",
+            )],
         }
     }
 
@@ -51,7 +73,7 @@ impl Level {
         self.kernels().is_some()
     }
 
-    /// The widest level that this processor has.
+    /// The widest level of [`Level::ALL`] that this processor has.
     pub fn best() -> Self {
         Self::ALL.into_iter().rev().find(|level| level.available()).unwrap_or(Self::Scalar)
     }
@@ -78,6 +100,11 @@ impl Level {
             Self::Avx512 => {
                 let vnni = is_x86_feature_detected!("avx512vnni");
                 has_avx512().then_some(if vnni { &table::vnni::AVX512 } else { &table::avx512::KERNELS })
+            }
+            Self::ScalarBf16 => Some(&table::portable_bf16::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => {
+                (has_avx512() && is_x86_feature_detected!("avx512bf16")).then_some(&table::avx512_bf16::KERNELS)
             }
             #[allow(unreachable_patterns, reason = "which levels remain depends on the architecture")]
             _ => None,

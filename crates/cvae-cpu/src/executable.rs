@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cvae_core::{
-    Batch, BatchRows, CompileError, DataId, Entry, Executable, KernelChoice, Losses, Op, OpProfile, Plan, Rows,
-    RunError, State, Term,
+    Batch, BatchRows, CompileError, DataId, Entry, Executable, KernelChoice, Losses, Op, OpProfile, ParamId, Plan,
+    Rows, RunError, State, Term,
 };
 
 use crate::arena::Arena;
@@ -97,7 +97,11 @@ impl CpuExecutable {
             params.ensure_grads()?;
         }
         let panels = |id| params.slot(id).panels;
-        let schedule = Schedule::new(&plan.program.train, &split, &panels, width, threads, plan.max_rows);
+        let mut schedule = Schedule::new(&plan.program.train, &split, &panels, width, threads, plan.max_rows);
+        if kernels.rounded.is_some() {
+            schedule.round_values(threads);
+            params.add_rounded()?;
+        }
         let arena = Arena::new(schedule.arena, "the activations")?;
         let inference = Inference::new(&plan, &contracts, &params, width, threads)?;
         let norms = params.slots.iter().map(|slot| slot.panels).sum();
@@ -294,7 +298,7 @@ unsafe fn apply(worker: &Worker<'_>, norms: *mut f64, clip: Option<f64>, rule: R
             scale = (limit / norm) as f32;
         }
     }
-    for slot in &params.slots {
+    for (index, slot) in params.slots.iter().enumerate() {
         for panel in part(slot.panels, worker.member) {
             // SAFETY: each panel falls to one thread.
             unsafe {
@@ -306,6 +310,7 @@ unsafe fn apply(worker: &Worker<'_>, norms: *mut f64, clip: Option<f64>, rule: R
                     grad: grads.at(slot.row(panel, 0, width)),
                     count: slot.rows,
                 });
+                params.round(worker.kernels, ParamId(index as u32), panel);
             }
         }
     }
@@ -353,6 +358,9 @@ impl Executable for CpuExecutable {
         }
         self.params.clear(state);
         self.params.for_each(state, |index, element| *element = src[index]);
+        if state == State::Params {
+            self.params.round_all(self.kernels);
+        }
         Ok(())
     }
 

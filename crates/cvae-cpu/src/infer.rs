@@ -55,7 +55,11 @@ impl Inference {
         let mut schedule = |entry: Entry, threads: usize| {
             let graph = plan.program.entry(entry);
             let split = assign_split(graph, &mut contracts, true);
-            Schedule::new(graph, &split, &panels, width, threads, chunk)
+            let mut schedule = Schedule::new(graph, &split, &panels, width, threads, chunk);
+            if params.rounded.is_some() {
+                schedule.round_values(threads);
+            }
+            schedule
         };
         let entries: Vec<Schedules> = Entry::ALL
             .into_iter()

@@ -37,6 +37,7 @@ mod kernels;
 mod params;
 mod pool;
 mod profile;
+mod rounded;
 mod run;
 mod schedule;
 mod simd;

@@ -7,6 +7,7 @@
 use cvae_core::{CompileError, ParamId, ParamLayout, ParamRole, State};
 
 use crate::arena::{Arena, Offsets};
+use crate::rounded::RoundedParams;
 
 /// Where one parameter lives.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +55,10 @@ pub(crate) struct Params {
     pub(crate) moments: Arena,
     /// Laid out like `w`.
     pub(crate) grads: Option<Arena>,
-    len: usize,
+    /// Of a level that rounds the operands of its products.
+    pub(crate) rounded: Option<RoundedParams>,
+    /// Floats of `w`.
+    pub(crate) len: usize,
     flat_len: usize,
 }
 
@@ -87,6 +91,7 @@ impl Params {
             w: Arena::new(offsets.len(), "the parameters")?,
             moments: Arena::new(moment_offsets.len(), "the optimiser moments")?,
             grads: None,
+            rounded: None,
             len: offsets.len(),
             flat_len: layout.len(),
         })

@@ -91,6 +91,7 @@ impl Worker<'_> {
                     Phase::Arrive => self.barrier.arrive(self.member.thread, turn),
                     Phase::Wait => self.barrier.wait(turn),
                 }
+                self.round_values(pass, index);
             }
             self.measured(index, begin);
         }
@@ -183,7 +184,7 @@ impl Worker<'_> {
                 // SAFETY: the shard's panels of the value and of the weight, and its own sums.
                 unsafe {
                     let sums = self.schedule.partial;
-                    (self.kernels.partial)(&Partial {
+                    let product = Partial {
                         w: self.params.w.at(slot.row(panels.start, rows.start, width)),
                         panel_stride: slot.rows * width,
                         depths,
@@ -194,7 +195,9 @@ impl Worker<'_> {
                         merges,
                         rows: rows.len(),
                         half: self.half(pass, batch_panel),
-                    });
+                    };
+                    let rows = (weight, panels.start, rows.start);
+                    self.partial_product(&product, rows, (value, batch_panel, first));
                 }
             }
         }
@@ -246,7 +249,7 @@ impl Worker<'_> {
                     for batch_panel in batch_panels.clone() {
                         // SAFETY: the weight's panel and the output's are this thread's; the input is complete.
                         unsafe {
-                            (self.kernels.expand)(&Expand {
+                            let product = Expand {
                                 w: self.params.w.at(slot.row(panel, start, width)),
                                 depth,
                                 x: self.at(from, batch_panel, start),
@@ -255,7 +258,8 @@ impl Worker<'_> {
                                 accumulate: start > 0,
                                 bias,
                                 half: self.half(pass, batch_panel),
-                            });
+                            };
+                            self.expand_product(&product, (weight, panel, start), (from, batch_panel, start));
                             if start + depth == from.width {
                                 self.steps(pass, to, panel, batch_panel, steps);
                             }
@@ -317,7 +321,7 @@ impl Worker<'_> {
                     operands[index] = Pair { a: self.at(whole, 0, 0), a_stride: whole.stride, p };
                 }
                 let row = slot.row(panel, 0, width);
-                (self.kernels.weight_grad)(&WeightGrad {
+                let product = WeightGrad {
                     pairs: &operands[..pairs.len()],
                     batch: pass.rows,
                     w: self.params.w.at(row),
@@ -327,7 +331,8 @@ impl Worker<'_> {
                     decay: decay as f32,
                     square_sum: norm_slot(pass, norm, panel),
                     rule: pass.rule,
-                });
+                };
+                self.weight_grad_product(&product, (weight, panel), pairs);
             }
         }
     }

@@ -12,6 +12,7 @@ use cvae_core::{Graph, Op, ParamId, Term, ValueId};
 
 use crate::arena::Offsets;
 use crate::elements::Class;
+use crate::rounded::RoundedValues;
 use crate::team::{self, Member};
 
 /// Most pairs of values that make up a weight's gradient.
@@ -116,6 +117,8 @@ pub(crate) struct Schedule {
     pub(crate) slots: usize,
     /// Rows padded to whole batch panels.
     pub(crate) padded_rows: usize,
+    /// Of a level that rounds the operands of its products.
+    pub(crate) rounded: Option<RoundedValues>,
 }
 
 /// What a phase touches.
@@ -147,7 +150,6 @@ struct Access {
 }
 
 /// Which values of a graph are split, given the split of its input or of its weights.
-///
 /// `contracts[id]` is set for a weight whose input is split; with `known` the flags are read instead.
 pub(crate) fn assign_split(graph: &Graph, contracts: &mut [bool], known: bool) -> Vec<bool> {
     let mut split = vec![true; graph.values.len()];
@@ -204,9 +206,8 @@ struct Builder<'a> {
 }
 
 impl Schedule {
-    /// Schedules `graph` for `threads` threads and batches of up to `rows` rows; `width` is the panel width.
-    ///
-    /// `panels(param)` is the number of panels of a parameter.
+    /// Schedules `graph` for `threads` threads and batches of up to `rows` rows; `width` is the panel width,
+    /// and `panels(param)` the number of panels of a parameter.
     pub(crate) fn new(
         graph: &Graph,
         split: &[bool],
@@ -267,6 +268,7 @@ impl Schedule {
             norm_coefficient: b.norm_coefficient,
             slots: b.slots,
             padded_rows,
+            rounded: None,
         }
     }
 }
@@ -384,7 +386,7 @@ impl Builder<'_> {
 
     fn weight_grad(
         &mut self,
-        main: (ValueId, ValueId),
+        main @ (_, grad): (ValueId, ValueId),
         extra: &[(ValueId, ValueId)],
         weight: ParamId,
         bias: Option<ParamId>,
@@ -395,7 +397,6 @@ impl Builder<'_> {
             false => (input, grad),
         };
         let pairs: Vec<_> = std::iter::once(&main).chain(extra).map(order).collect();
-        let (_, grad) = main;
         let mut accesses = vec![(Resource::Param(weight), Share::Owned, true)];
         for (whole, split) in &pairs {
             accesses.push((Resource::Value(*whole), Share::All, false));

@@ -79,8 +79,10 @@ fn steps_and_inference_allocate_nothing() {
         let optimizer = OptimizerSpec { clip_norm, ..OptimizerSpec::adam(1e-3) };
         let plan = Arc::new(Plan::new(spec, objective, optimizer, 5, 32).unwrap());
         for threads in [1, 2, 5] {
-            training_engine(&plan, threads);
-            frozen(&plan, threads);
+            for level in [Level::best(), Level::ScalarBf16] {
+                training_engine(&plan, level, threads);
+                frozen(&plan, level, threads);
+            }
         }
     }
     no_locks(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
@@ -90,37 +92,38 @@ fn rows(count: usize) -> Vec<f32> {
     (0..count * 130).map(|i| (i % 17) as f32 / 17.0).collect()
 }
 
-fn training_engine(plan: &Arc<Plan>, threads: usize) {
-    let mut engine = CpuBackend::best(threads).compile(Arc::clone(plan)).unwrap();
+fn training_engine(plan: &Arc<Plan>, level: Level, threads: usize) {
+    let mut engine = CpuBackend::new(level, threads).unwrap().compile(Arc::clone(plan)).unwrap();
     engine.write(State::Params, &plan.params.initial(Initializer::Torch, 1)).unwrap();
     let batch = rows(32);
-    check(&format!("a step on {threads} threads"), || engine.train_step(&Batch::host(&batch)).unwrap());
-    check(&format!("gradients and update on {threads} threads"), || {
+    check(&format!("{level}: a step on {threads} threads"), || engine.train_step(&Batch::host(&batch)).unwrap());
+    check(&format!("{level}: gradients and update on {threads} threads"), || {
         engine.gradients(&Batch::host(&batch)).unwrap();
         engine.apply().unwrap();
     });
     let values = rows(100);
     let data = engine.upload(Rows::F32 { values: &values, width: 130 }).unwrap();
     let order: Vec<u32> = (0..100).rev().collect();
-    check(&format!("an epoch on {threads} threads"), || engine.train_epoch(data, &order, 32, 0).unwrap());
+    check(&format!("{level}: an epoch on {threads} threads"), || engine.train_epoch(data, &order, 32, 0).unwrap());
     for count in [1, 40, 700] {
         let (input, mut out) = (rows(count), vec![0.0; count * 130]);
-        check(&format!("inference of {count} rows on {threads} threads"), || {
+        check(&format!("{level}: inference of {count} rows on {threads} threads"), || {
             engine.infer(Entry::Reconstruct, &input, &mut out).unwrap();
         });
     }
 }
 
-fn frozen(plan: &Plan, threads: usize) {
+fn frozen(plan: &Plan, level: Level, threads: usize) {
     let floats = FrozenModel::new(plan, &plan.params.initial(Initializer::Torch, 1)).unwrap();
     let (halves, bytes) = (floats.to_bf16().unwrap(), floats.quantize(&rows(100)).unwrap());
     for model in [floats, halves, bytes] {
-        let mut workspace = Frozen::new(&model, Level::best()).unwrap().workspace(threads).unwrap();
+        let mut workspace = Frozen::new(&model, level).unwrap().workspace(threads).unwrap();
         // Few rows leave most threads idle, and one that is still starting allocates: let all take part once.
         workspace.infer(Entry::Reconstruct, &rows(700), &mut vec![0.0; 700 * 130]).unwrap();
         for count in [1, 5, 40, 700] {
             let (input, mut out) = (rows(count), vec![0.0; count * 130]);
-            check(&format!("a frozen model, {:?}, {count} rows on {threads} threads", model.precision()), || {
+            let precision = model.precision();
+            check(&format!("{level}: a frozen model, {precision:?}, {count} rows on {threads} threads"), || {
                 workspace.infer(Entry::Reconstruct, &input, &mut out).unwrap();
             });
         }

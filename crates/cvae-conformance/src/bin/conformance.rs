@@ -185,14 +185,18 @@ fn subjects() -> Vec<Subject> {
 fn cpu() -> Vec<Subject> {
     use cvae_cpu::{CpuBackend, Level};
 
-    let known = |level: &Level| *level == Level::Scalar || (*level == Level::Neon) == cfg!(target_arch = "aarch64");
+    let known = |level: &Level| {
+        matches!(level, Level::Scalar | Level::ScalarBf16) || (*level == Level::Neon) == cfg!(target_arch = "aarch64")
+    };
     let subject = |level: Level| match CpuBackend::new(level, THREADS) {
         Ok(backend) => {
-            Subject::new(Arc::new(backend)).with_threads(move |threads| Ok(Arc::new(CpuBackend::new(level, threads)?)))
+            let subject = Subject::new(Arc::new(backend));
+            let subject = subject.with_threads(move |threads| Ok(Arc::new(CpuBackend::new(level, threads)?)));
+            level.deviations().iter().fold(subject, |subject, (check, reason)| subject.with_deviation(check, reason))
         }
         Err(reason) => Subject::unavailable(level.id().as_str(), reason.to_string()),
     };
-    Level::ALL.into_iter().filter(known).map(subject).collect()
+    Level::ALL.into_iter().chain(Level::BF16).filter(known).map(subject).collect()
 }
 
 /// Both precisions of candle, with the differences it has from the definition.

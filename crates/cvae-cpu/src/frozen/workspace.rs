@@ -11,11 +11,12 @@ use super::packed::{Layer, Packed, Weights};
 use crate::arena::{Arena, Offsets};
 use crate::backend::CpuBackend;
 use crate::kernels::dense::Dense;
-use crate::kernels::dense_bf16::DenseBf16;
+use crate::kernels::dense_bf16::{DenseBf16, Narrow};
 use crate::kernels::dense_i8::{DenseI8, Output, Quantize, Quantizer};
 use crate::kernels::linear::Tiles;
 use crate::pool::{Barrier, Pool, Turn};
 use crate::profile::Clock;
+use crate::simd::bf16::Bf16;
 use crate::team::{Member, part};
 
 /// Bytes of the activations that a thread works on at a time, so that they stay in a second-level cache beside the
@@ -57,7 +58,7 @@ impl std::fmt::Debug for Workspace {
 struct Buffers {
     /// Two activations, written in turn.
     activations: [usize; 2],
-    /// Quantised rows of the caller.
+    /// Quantised or rounded rows of the caller.
     input: usize,
     /// Sums on their way out of a kernel.
     sums: usize,
@@ -348,8 +349,19 @@ impl Pass<'_> {
                     y_stride,
                     sums: self.own.at(self.own.buffers.sums),
                 };
-                // SAFETY: the packed layer has these parts, and the processor the instruction set.
-                unsafe { (kernels.dense_bf16)(&query) };
+                // SAFETY: the packed layer has these parts, and the processor the instruction set; the own buffer holds
+                // a chunk of rounded rows.
+                unsafe {
+                    match kernels.rounded {
+                        None => (kernels.dense_bf16)(&query),
+                        Some(rounded) => {
+                            let y: *mut Bf16 = self.own.at(self.own.buffers.input).cast();
+                            let (width, stride) = (layer.inputs, half_stride(layer.inputs));
+                            (rounded.narrow)(&Narrow { x, x_stride, width, rows, y, stride });
+                            (rounded.dense)(&query.of(y.cast_const(), stride));
+                        }
+                    }
+                }
             }
             (Weights::Int8 { start, scale, quantizer }, x, output) => {
                 let (x, x_stride) = match x {
@@ -412,6 +424,12 @@ fn byte_stride(units: usize, width: usize) -> usize {
     if bytes.is_multiple_of(1024) { bytes + 64 } else { bytes }
 }
 
+/// Halves between rows of a rounded activation: whole cache lines.
+fn half_stride(units: usize) -> usize {
+    let halves = units.next_multiple_of(32);
+    if halves.is_multiple_of(512) { halves + 32 } else { halves }
+}
+
 /// Bytes that a row of `units` activations takes for its reader.
 fn row_bytes(reader: Option<Weights>, units: usize) -> usize {
     match reader {
@@ -441,9 +459,11 @@ fn buffers(packed: &Packed, chunk: usize) -> Buffers {
     let width = packed.kernels.panel();
     let (mut activations, mut input) = (0, 0);
     for (index, layer) in packed.layers.iter().enumerate() {
-        if matches!(layer.weights, Weights::Int8 { .. }) {
-            input = input.max(byte_stride(layer.inputs, width) / FLOAT);
-        }
+        input = input.max(match layer.weights {
+            Weights::Int8 { .. } => byte_stride(layer.inputs, width) / FLOAT,
+            Weights::Bf16 if packed.kernels.rounded.is_some() => half_stride(layer.inputs) * size_of::<Bf16>() / FLOAT,
+            Weights::Bf16 | Weights::F32 => 0,
+        });
         let floats = match (layer.weights, packed.layers.get(index + 1).map(|next| next.weights)) {
             (_, None) => 0,
             (Weights::Int8 { .. }, Some(Weights::Int8 { .. })) => byte_stride(layer.units, width) / FLOAT,

@@ -141,10 +141,10 @@ pub(super) unsafe fn write<S: Simd>(y: *mut f32, columns: usize, v: S::V) {
     }
 }
 
-/// Takes every row of the query `$q` through its panels: `tile` and `finish` of the calling module, blocks of `$block`
-/// inputs. Every tile lies inside the rows and panels, of which the query promises at least one row.
+/// Takes every row of the query `$q` through its panels: `tile` and `finish` of the calling module, of the types `$I`
+/// beside the instruction set, blocks of `$block` inputs. Every tile lies inside the rows and panels, of which the query promises at least one row.
 macro_rules! by_panels {
-    ($q:expr, $block:expr) => {
+    ($q:expr, $block:expr $(, [$($I:ident),*])?) => {
         let q = $q;
         let (mut panel, end) = q.panels;
         let whole = Span { start: 0, depth: q.inputs };
@@ -152,17 +152,17 @@ macro_rules! by_panels {
         while q.rows == 1 && panel < end {
             let panels = (end - panel).min(4);
             match panels {
-                1 => tile::<S, 1, 2>(q, 0, panel, whole),
-                2 => tile::<S, 1, 4>(q, 0, panel, whole),
-                3 => tile::<S, 1, 6>(q, 0, panel, whole),
-                _ => tile::<S, 1, 8>(q, 0, panel, whole),
+                1 => tile::<S, $($($I,)*)? 1, 2>(q, 0, panel, whole),
+                2 => tile::<S, $($($I,)*)? 1, 4>(q, 0, panel, whole),
+                3 => tile::<S, $($($I,)*)? 1, 6>(q, 0, panel, whole),
+                _ => tile::<S, $($($I,)*)? 1, 8>(q, 0, panel, whole),
             }
-            finish::<S>(q, panel, panels);
+            finish::<S $(, $($I),*)?>(q, panel, panels);
             panel += panels;
         }
         while q.rows == 2 && end - panel >= 2 {
-            tile::<S, 2, 4>(q, 0, panel, whole);
-            finish::<S>(q, panel, 2);
+            tile::<S, $($($I,)*)? 2, 4>(q, 0, panel, whole);
+            finish::<S $(, $($I),*)?>(q, panel, 2);
             panel += 2;
         }
         // A single tile of rows meets each weight once: blocks would only add traffic.
@@ -173,11 +173,11 @@ macro_rules! by_panels {
                 let span = Span { start, depth: block.min(q.inputs - start) };
                 let mut tiles = Tiles::new(q.rows, S::TILE);
                 while let Some((row, rows)) = tiles.next() {
-                    by_rows!(rows, tile, 2, q, row, panel, span);
+                    by_rows!(rows, tile $([$($I),*])?, 2, q, row, panel, span);
                 }
                 start += span.depth;
             }
-            finish::<S>(q, panel, 1);
+            finish::<S $(, $($I),*)?>(q, panel, 1);
         }
     };
 }

@@ -1,8 +1,8 @@
 //! A frozen dense layer with bfloat16 weights: `y = act(W·x + b)` with sums in 32-bit floats.
 //!
 //! Weights are panels `[panel][pair][PW][2]` of `PW = 2·LANES` outputs and pairs of inputs, so that one vector of
-//! halves gives two vectors of weights. Otherwise as `dense.rs`: every output is one sum in the order of the
-//! inputs, begun with the bias.
+//! halves gives two vectors of weights. Inputs are floats ([`Widened`]), or rounded too where the level multiplies
+//! pairs ([`Rounded`]). Otherwise as `dense.rs`: every output is one sum in a fixed order, begun with the bias.
 
 use cvae_core::Activation;
 
@@ -10,15 +10,15 @@ use super::activation::{each_activation, value};
 use super::dense::{Span, by_panels, write};
 use super::linear::{Tiles, by_rows};
 use crate::simd::Simd;
-use crate::simd::bf16::{Bf16, Widen};
+use crate::simd::bf16::{Bf16, Dot2, Widen};
 
 /// Inputs whose weights, one panel wide, stay in the first-level cache while the rows pass by; even.
 const BLOCK: usize = 512;
 
 /// Some panels of a layer's outputs for some rows.
-pub(crate) struct DenseBf16 {
-    /// `[rows][x_stride]`, `inputs` of each row in use.
-    pub(crate) x: *const f32,
+pub(crate) struct DenseBf16<X = f32> {
+    /// `[rows][x_stride]`, `inputs` of each row in use; rounded inputs of an odd number are followed by a 0.
+    pub(crate) x: *const X,
     pub(crate) x_stride: usize,
     pub(crate) rows: usize,
     pub(crate) inputs: usize,
@@ -36,6 +36,14 @@ pub(crate) struct DenseBf16 {
     pub(crate) y_stride: usize,
     /// `[rows][PW]`, at least four rows, of the calling thread's own: sums on their way out.
     pub(crate) sums: *mut f32,
+}
+
+impl DenseBf16 {
+    /// The same layer on other inputs.
+    pub(crate) fn of<X>(&self, x: *const X, x_stride: usize) -> DenseBf16<X> {
+        let Self { rows, inputs, w, bias, activation, panels, units, y, y_stride, sums, .. } = *self;
+        DenseBf16 { x, x_stride, rows, inputs, w, bias, activation, panels, units, y, y_stride, sums }
+    }
 }
 
 /// `acc[i][j] += x[i] · w[j]` for one input of each row.
@@ -57,9 +65,134 @@ unsafe fn multiply<S: Simd, const MR: usize, const NR: usize>(
     }
 }
 
-/// Adds a contraction block, which starts at a pair, to the sums of `MR` rows from `row`, `NR` vectors of outputs from `panel`.
+/// Where the weights of vector `j` of the outputs are.
 #[inline(always)]
-unsafe fn tile<S: Widen, const MR: usize, const NR: usize>(q: &DenseBf16, row: usize, panel: usize, span: Span) {
+fn vector<S: Simd>(w: *const Bf16, next_panel: usize, j: usize) -> *const Bf16 {
+    w.wrapping_add(j / 2 * next_panel + j % 2 * 2 * S::LANES)
+}
+
+/// How inputs are stored and meet their weights.
+///
+/// # Safety
+/// The instruction set of `S`, pointers valid for what is read.
+pub(crate) trait Inputs<S: Simd> {
+    /// An input.
+    type X: Copy;
+
+    /// Adds the products of two inputs of `MR` rows with their pairs of weights.
+    unsafe fn two<const MR: usize, const NR: usize>(
+        x: *const Self::X,
+        x_stride: usize,
+        w: *const Bf16,
+        next_panel: usize,
+        acc: &mut [[S::V; NR]; MR],
+    );
+
+    /// As [`Inputs::two`] for an odd last input, whose partner has weights of 0.
+    unsafe fn one<const MR: usize, const NR: usize>(
+        x: *const Self::X,
+        x_stride: usize,
+        w: *const Bf16,
+        next_panel: usize,
+        acc: &mut [[S::V; NR]; MR],
+    );
+}
+
+/// Floats, which meet weights widened in registers.
+pub(crate) struct Widened;
+
+impl<S: Widen> Inputs<S> for Widened {
+    type X = f32;
+
+    #[inline(always)]
+    unsafe fn two<const MR: usize, const NR: usize>(
+        x: *const f32,
+        x_stride: usize,
+        w: *const Bf16,
+        next_panel: usize,
+        acc: &mut [[S::V; NR]; MR],
+    ) {
+        // SAFETY: as for the caller.
+        unsafe {
+            <Self as Inputs<S>>::one::<MR, NR>(x, x_stride, w, next_panel, acc);
+            let mut b = [S::splat(0.0); NR];
+            for j in 0..NR {
+                b[j] = S::load_second(vector::<S>(w, next_panel, j));
+            }
+            multiply::<S, MR, NR>(x.add(1), x_stride, b, acc);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn one<const MR: usize, const NR: usize>(
+        x: *const f32,
+        x_stride: usize,
+        w: *const Bf16,
+        next_panel: usize,
+        acc: &mut [[S::V; NR]; MR],
+    ) {
+        // SAFETY: as for the caller.
+        unsafe {
+            let mut b = [S::splat(0.0); NR];
+            for j in 0..NR {
+                b[j] = S::load_first(vector::<S>(w, next_panel, j));
+            }
+            multiply::<S, MR, NR>(x, x_stride, b, acc);
+        }
+    }
+}
+
+/// Halves, which meet their weights two at a time.
+pub(crate) struct Rounded;
+
+impl<S: Dot2> Inputs<S> for Rounded {
+    type X = Bf16;
+
+    #[inline(always)]
+    unsafe fn two<const MR: usize, const NR: usize>(
+        x: *const Bf16,
+        x_stride: usize,
+        w: *const Bf16,
+        next_panel: usize,
+        acc: &mut [[S::V; NR]; MR],
+    ) {
+        // SAFETY: as for the caller.
+        unsafe {
+            let mut b = [S::load_pairs(w); NR];
+            for j in 1..NR {
+                b[j] = S::load_pairs(vector::<S>(w, next_panel, j));
+            }
+            for i in 0..MR {
+                let a = S::broadcast_pair(x.add(i * x_stride));
+                for j in 0..NR {
+                    acc[i][j] = S::dot2(acc[i][j], a, b[j]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn one<const MR: usize, const NR: usize>(
+        x: *const Bf16,
+        x_stride: usize,
+        w: *const Bf16,
+        next_panel: usize,
+        acc: &mut [[S::V; NR]; MR],
+    ) {
+        // SAFETY: as for the caller; a 0 follows the last input.
+        unsafe { <Self as Inputs<S>>::two::<MR, NR>(x, x_stride, w, next_panel, acc) }
+    }
+}
+
+/// Adds a contraction block, which starts at a pair, to the sums of `MR` rows from `row`, `NR` vectors of outputs from
+/// `panel`.
+#[inline(always)]
+unsafe fn tile<S: Simd, I: Inputs<S>, const MR: usize, const NR: usize>(
+    q: &DenseBf16<I::X>,
+    row: usize,
+    panel: usize,
+    span: Span,
+) {
     let width = 2 * S::LANES;
     // SAFETY: `DenseBf16` promises the rows and panels, and room for their sums.
     unsafe {
@@ -76,26 +209,13 @@ unsafe fn tile<S: Widen, const MR: usize, const NR: usize>(q: &DenseBf16, row: u
         let next_panel = q.inputs.next_multiple_of(2) * width;
         let mut x = q.x.add(row * q.x_stride + span.start);
         let mut w = q.w.add(panel * next_panel + span.start * width);
-        let vector = |w: *const Bf16, j: usize| w.add(j / 2 * next_panel + j % 2 * width);
         for _ in 0..span.depth / 2 {
-            let mut b = [S::splat(0.0); NR];
-            for j in 0..NR {
-                b[j] = S::load_first(vector(w, j));
-            }
-            multiply::<S, MR, NR>(x, q.x_stride, b, &mut acc);
-            for j in 0..NR {
-                b[j] = S::load_second(vector(w, j));
-            }
-            multiply::<S, MR, NR>(x.add(1), q.x_stride, b, &mut acc);
+            I::two::<MR, NR>(x, q.x_stride, w, next_panel, &mut acc);
             x = x.wrapping_add(2);
             w = w.wrapping_add(2 * width);
         }
         if span.depth % 2 == 1 {
-            let mut b = [S::splat(0.0); NR];
-            for j in 0..NR {
-                b[j] = S::load_first(vector(w, j));
-            }
-            multiply::<S, MR, NR>(x, q.x_stride, b, &mut acc);
+            I::one::<MR, NR>(x, q.x_stride, w, next_panel, &mut acc);
         }
         for i in 0..MR {
             for j in 0..NR {
@@ -107,7 +227,7 @@ unsafe fn tile<S: Widen, const MR: usize, const NR: usize>(q: &DenseBf16, row: u
 
 /// Turns the sums of all rows, `panels` panels of outputs from `panel`, into results.
 #[inline(always)]
-unsafe fn finish<S: Simd>(q: &DenseBf16, panel: usize, panels: usize) {
+unsafe fn finish<S: Simd, I: Inputs<S>>(q: &DenseBf16<I::X>, panel: usize, panels: usize) {
     let (first, vectors) = (panel * 2 * S::LANES, 2 * panels);
     // SAFETY: as for the tile; nothing is written beyond the layer's outputs.
     unsafe {
@@ -124,11 +244,46 @@ unsafe fn finish<S: Simd>(q: &DenseBf16, panel: usize, panels: usize) {
 /// See [`DenseBf16`].
 ///
 /// # Safety
-/// Pointers as [`DenseBf16`] documents, at least one row; the instruction set of `S`.
+/// Pointers as [`DenseBf16`] documents, at least one row; the instruction sets of `S` and `I`.
 #[inline(always)]
-pub(crate) unsafe fn dense_bf16<S: Widen>(q: &DenseBf16) {
+pub(crate) unsafe fn dense_bf16<S: Simd, I: Inputs<S>>(q: &DenseBf16<I::X>) {
     // SAFETY: the caller's promise.
     unsafe {
-        by_panels!(q, BLOCK);
+        by_panels!(q, BLOCK, [I]);
+    }
+}
+
+/// Rows of floats to rows of halves.
+pub(crate) struct Narrow {
+    /// `[rows][x_stride]`, `width` of each row in use.
+    pub(crate) x: *const f32,
+    pub(crate) x_stride: usize,
+    pub(crate) width: usize,
+    pub(crate) rows: usize,
+    /// `[rows][stride]`; an odd last number is followed by a 0.
+    pub(crate) y: *mut Bf16,
+    pub(crate) stride: usize,
+}
+
+/// See [`Narrow`].
+///
+/// # Safety
+/// Pointers as [`Narrow`] documents; the instruction set of `S` as a [`Dot2`].
+#[inline(always)]
+pub(crate) unsafe fn narrow<S: Dot2>(q: &Narrow) {
+    let whole = q.width - q.width % S::LANES;
+    for row in 0..q.rows {
+        // SAFETY: the caller promises the rows; what is left of one passes through arrays with room for any vector.
+        unsafe {
+            let (x, y) = (q.x.add(row * q.x_stride), q.y.add(row * q.stride));
+            for at in (0..whole).step_by(S::LANES) {
+                S::store_rounded(y.add(at), S::load(x.add(at)));
+            }
+            let (mut floats, mut halves) = ([0.0; 16], [Bf16::default(); 16]);
+            let left = q.width - whole;
+            floats.as_mut_ptr().copy_from_nonoverlapping(x.add(whole), left);
+            S::store_rounded(halves.as_mut_ptr(), S::load(floats.as_ptr()));
+            y.add(whole).copy_from_nonoverlapping(halves.as_ptr(), left + q.width % 2);
+        }
     }
 }

@@ -2,29 +2,30 @@
 //!
 //! One register tile serves all: `MR` rows × `NR` vectors of batch lanes. Activations are panels
 //! `[feature][PW]` with `PW = 2·LANES` batch rows in the lanes; weights are panels `[row][PW]` along the
-//! split dimension. See docs/PERFORMANCE.md for the layout.
+//! split dimension. See docs/PERFORMANCE.md for the layout, and `product.rs` for operands in bfloat16.
 
+use super::product::Product;
 use crate::simd::Simd;
 use crate::team::{MAX_SHARDS, Node};
 
-/// Calls `$tile::<S, MR, NR>` for the row count `$mr`, which never exceeds `S::TILE`.
+/// Calls `$tile::<S, $P…, MR, NR>` for the row count `$mr`, which never exceeds `S::TILE`.
 macro_rules! by_rows {
-    ($mr:expr, $tile:ident, $nr:expr, $($arg:expr),*) => {
+    ($mr:expr, $tile:ident $([$($P:ident),*])?, $nr:expr, $($arg:expr),*) => {
         match $mr {
-            1 => $tile::<S, 1, { $nr }>($($arg),*),
-            2 => $tile::<S, 2, { $nr }>($($arg),*),
-            3 => $tile::<S, 3, { $nr }>($($arg),*),
-            4 => $tile::<S, 4, { $nr }>($($arg),*),
-            5 if S::TILE >= 5 => $tile::<S, 5, { $nr }>($($arg),*),
-            6 if S::TILE >= 6 => $tile::<S, 6, { $nr }>($($arg),*),
-            7 if S::TILE >= 7 => $tile::<S, 7, { $nr }>($($arg),*),
-            8 if S::TILE >= 8 => $tile::<S, 8, { $nr }>($($arg),*),
-            9 if S::TILE >= 9 => $tile::<S, 9, { $nr }>($($arg),*),
-            10 if S::TILE >= 10 => $tile::<S, 10, { $nr }>($($arg),*),
-            11 if S::TILE >= 11 => $tile::<S, 11, { $nr }>($($arg),*),
-            12 if S::TILE >= 12 => $tile::<S, 12, { $nr }>($($arg),*),
-            13 if S::TILE >= 13 => $tile::<S, 13, { $nr }>($($arg),*),
-            14 if S::TILE >= 14 => $tile::<S, 14, { $nr }>($($arg),*),
+            1 => $tile::<S, $($($P,)*)? 1, { $nr }>($($arg),*),
+            2 => $tile::<S, $($($P,)*)? 2, { $nr }>($($arg),*),
+            3 => $tile::<S, $($($P,)*)? 3, { $nr }>($($arg),*),
+            4 => $tile::<S, $($($P,)*)? 4, { $nr }>($($arg),*),
+            5 if S::TILE >= 5 => $tile::<S, $($($P,)*)? 5, { $nr }>($($arg),*),
+            6 if S::TILE >= 6 => $tile::<S, $($($P,)*)? 6, { $nr }>($($arg),*),
+            7 if S::TILE >= 7 => $tile::<S, $($($P,)*)? 7, { $nr }>($($arg),*),
+            8 if S::TILE >= 8 => $tile::<S, $($($P,)*)? 8, { $nr }>($($arg),*),
+            9 if S::TILE >= 9 => $tile::<S, $($($P,)*)? 9, { $nr }>($($arg),*),
+            10 if S::TILE >= 10 => $tile::<S, $($($P,)*)? 10, { $nr }>($($arg),*),
+            11 if S::TILE >= 11 => $tile::<S, $($($P,)*)? 11, { $nr }>($($arg),*),
+            12 if S::TILE >= 12 => $tile::<S, $($($P,)*)? 12, { $nr }>($($arg),*),
+            13 if S::TILE >= 13 => $tile::<S, $($($P,)*)? 13, { $nr }>($($arg),*),
+            14 if S::TILE >= 14 => $tile::<S, $($($P,)*)? 14, { $nr }>($($arg),*),
             _ => unreachable!("a tile has 1 to {} rows", S::TILE),
         }
     };
@@ -61,58 +62,16 @@ impl Tiles {
     }
 }
 
-/// `acc[i] += Σ_k a[i][k] · p[k]`: rows of `a` at stride `PW`, `depth ≤ PW` consecutive columns.
-#[inline(always)]
-pub(crate) unsafe fn by_columns<S: Simd, const MR: usize, const NR: usize>(
-    depth: usize,
-    mut a: *const f32,
-    mut p: *const f32,
-    acc: &mut [[S::V; NR]; MR],
-) {
-    let width = 2 * S::LANES;
-    // SAFETY: the caller promises `MR` rows of `a` and `depth` vectors of `p`.
-    unsafe {
-        for _ in 0..depth {
-            add_column::<S, MR, NR>(a, width, p, acc);
-            a = a.add(1);
-            p = p.add(width);
-        }
-    }
-}
-
-/// `acc[i] += a[i] · p`: rows of `a` at stride `a_stride`, `NR` vectors of `p`.
-#[inline(always)]
-unsafe fn add_column<S: Simd, const MR: usize, const NR: usize>(
-    a: *const f32,
-    a_stride: usize,
-    p: *const f32,
-    acc: &mut [[S::V; NR]; MR],
-) {
-    // SAFETY: the caller promises the rows and the vectors.
-    unsafe {
-        let mut b = [S::splat(0.0); NR];
-        for j in 0..NR {
-            b[j] = S::load(p.add(j * S::LANES));
-        }
-        for i in 0..MR {
-            let x = S::splat(*a.add(i * a_stride));
-            for j in 0..NR {
-                acc[i][j] = S::fma(x, b[j], acc[i][j]);
-            }
-        }
-    }
-}
-
 /// A product over the split dimension, for one or two shards and one batch panel: `y[r] = Σ_k W[r][k] · x[k]`.
-pub(crate) struct Partial {
+pub(crate) struct Partial<T = f32> {
     /// First panel of the first shard, first row.
-    pub(crate) w: *const f32,
-    /// Floats between panels of `w`.
+    pub(crate) w: *const T,
+    /// Elements between panels of `w`.
     pub(crate) panel_stride: usize,
     /// Columns of either shard, 0 for a second one that is not there. All panels of the first are whole if it is.
     pub(crate) depths: [usize; 2],
     /// `[depth][PW]` of the first shard, the second behind it.
-    pub(crate) x: *const f32,
+    pub(crate) x: *const T,
     /// `[rows][PW]` in the buffer of shard 0.
     pub(crate) y: *mut f32,
     /// Floats between the buffers of shards.
@@ -127,8 +86,16 @@ pub(crate) struct Partial {
     pub(crate) half: bool,
 }
 
+impl Partial {
+    /// The same product of other operands.
+    pub(crate) fn of<T>(&self, w: *const T, x: *const T) -> Partial<T> {
+        let Self { panel_stride, depths, y, shard_stride, shard, merges, rows, half, .. } = *self;
+        Partial { w, panel_stride, depths, x, y, shard_stride, shard, merges, rows, half }
+    }
+}
+
 #[inline(always)]
-unsafe fn partial_tile<S: Simd, const MR: usize, const NR: usize>(q: &Partial, row: usize) {
+unsafe fn partial_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(q: &Partial<P::T>, row: usize) {
     let width = 2 * S::LANES;
     // SAFETY: `Partial` promises that rows `row..row + MR` and the shard's columns exist.
     unsafe {
@@ -140,7 +107,7 @@ unsafe fn partial_tile<S: Simd, const MR: usize, const NR: usize>(q: &Partial, r
             let mut left = depth;
             while left > 0 {
                 let depth = left.min(width);
-                by_columns::<S, MR, NR>(depth, w, x, &mut acc);
+                P::by_columns::<MR, NR>(depth, w, x, &mut acc);
                 w = w.wrapping_add(q.panel_stride);
                 x = x.wrapping_add(depth * width);
                 left -= depth;
@@ -179,17 +146,17 @@ unsafe fn partial_tile<S: Simd, const MR: usize, const NR: usize>(q: &Partial, r
 /// See [`Partial`].
 ///
 /// # Safety
-/// Pointers as [`Partial`] documents; the instruction set of `S`.
+/// Pointers as [`Partial`] documents; the instruction sets of `S` and `P`.
 #[inline(always)]
-pub(crate) unsafe fn partial<S: Simd>(q: &Partial) {
+pub(crate) unsafe fn partial<S: Simd, P: Product<S>>(q: &Partial<P::T>) {
     let mut tiles = Tiles::new(q.rows, S::TILE);
     while let Some((row, rows)) = tiles.next() {
         // SAFETY: the tile lies inside `q.rows`.
         unsafe {
             if q.half {
-                by_rows!(rows, partial_tile, 1, q, row);
+                by_rows!(rows, partial_tile[P], 1, q, row);
             } else {
-                by_rows!(rows, partial_tile, 2, q, row);
+                by_rows!(rows, partial_tile[P], 2, q, row);
             }
         }
     }
@@ -197,13 +164,13 @@ pub(crate) unsafe fn partial<S: Simd>(q: &Partial) {
 
 /// A product that yields one panel of the split dimension, for one batch panel and one block of the
 /// contraction: `y[c] = start + Σ_k W[k][c] · x[k]`.
-pub(crate) struct Expand {
+pub(crate) struct Expand<T = f32> {
     /// `[depth][PW]`, one panel of the weights.
-    pub(crate) w: *const f32,
+    pub(crate) w: *const T,
     /// Length of the contraction block.
     pub(crate) depth: usize,
     /// `[depth][PW]`.
-    pub(crate) x: *const f32,
+    pub(crate) x: *const T,
     /// `[columns][PW]`.
     pub(crate) y: *mut f32,
     /// Columns of the panel, at most `PW`.
@@ -216,8 +183,16 @@ pub(crate) struct Expand {
     pub(crate) half: bool,
 }
 
+impl Expand {
+    /// The same product of other operands.
+    pub(crate) fn of<T>(&self, w: *const T, x: *const T) -> Expand<T> {
+        let Self { depth, y, columns, accumulate, bias, half, .. } = *self;
+        Expand { w, depth, x, y, columns, accumulate, bias, half }
+    }
+}
+
 #[inline(always)]
-unsafe fn expand_tile<S: Simd, const MR: usize, const NR: usize>(q: &Expand, column: usize) {
+unsafe fn expand_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(q: &Expand<P::T>, column: usize) {
     let width = 2 * S::LANES;
     // SAFETY: `Expand` promises that columns `column..column + MR` exist in every operand.
     unsafe {
@@ -234,20 +209,7 @@ unsafe fn expand_tile<S: Simd, const MR: usize, const NR: usize>(q: &Expand, col
                 acc[i] = [S::splat(*q.bias.add(column + i)); NR];
             }
         }
-        let mut w = q.w.add(column);
-        let mut x = q.x;
-        for _ in 0..q.depth / S::UNROLL {
-            for u in 0..S::UNROLL {
-                add_column::<S, MR, NR>(w.add(u * width), 1, x.add(u * width), &mut acc);
-            }
-            w = w.wrapping_add(S::UNROLL * width);
-            x = x.wrapping_add(S::UNROLL * width);
-        }
-        for _ in 0..q.depth % S::UNROLL {
-            add_column::<S, MR, NR>(w, 1, x, &mut acc);
-            w = w.wrapping_add(width);
-            x = x.wrapping_add(width);
-        }
+        P::by_rows::<MR, NR>(q.depth, column, q.w, q.x, &mut acc);
         for i in 0..MR {
             for j in 0..NR {
                 S::store(y.add(i * width + j * S::LANES), acc[i][j]);
@@ -259,17 +221,17 @@ unsafe fn expand_tile<S: Simd, const MR: usize, const NR: usize>(q: &Expand, col
 /// See [`Expand`].
 ///
 /// # Safety
-/// Pointers as [`Expand`] documents; the instruction set of `S`.
+/// Pointers as [`Expand`] documents; the instruction sets of `S` and `P`.
 #[inline(always)]
-pub(crate) unsafe fn expand<S: Simd>(q: &Expand) {
+pub(crate) unsafe fn expand<S: Simd, P: Product<S>>(q: &Expand<P::T>) {
     let mut tiles = Tiles::new(q.columns, S::TILE);
     while let Some((column, columns)) = tiles.next() {
         // SAFETY: the tile lies inside `q.columns`.
         unsafe {
             if q.half {
-                by_rows!(columns, expand_tile, 1, q, column);
+                by_rows!(columns, expand_tile[P], 1, q, column);
             } else {
-                by_rows!(columns, expand_tile, 2, q, column);
+                by_rows!(columns, expand_tile[P], 2, q, column);
             }
         }
     }

@@ -1,23 +1,24 @@
 //! Weight and bias gradients, with the optimiser in the epilogue.
 
-use super::linear::{Tiles, by_columns, by_rows};
+use super::linear::{Tiles, by_rows};
 use super::optimizer::{Prepared, Rule};
+use super::product::Product;
 use crate::simd::Simd;
 
 /// Two values whose product over the batch is part of a weight's gradient.
 #[derive(Clone, Copy)]
-pub(crate) struct Pair {
+pub(crate) struct Pair<T = f32> {
     /// Batch panels `[row][PW]` of the value that is not split.
-    pub(crate) a: *const f32,
-    /// Floats between batch panels of `a`.
+    pub(crate) a: *const T,
+    /// Elements between batch panels of `a`.
     pub(crate) a_stride: usize,
     /// `[batch][PW]`: one panel of the split value, batch-major.
-    pub(crate) p: *const f32,
+    pub(crate) p: *const T,
 }
 
 /// Gradient of one panel of weights: `g[r] = Σ_pairs Σ_b a[r][b] · p[b] + decay·w[r]`, then `rule`.
-pub(crate) struct WeightGrad<'a> {
-    pub(crate) pairs: &'a [Pair],
+pub(crate) struct WeightGrad<'a, T = f32> {
+    pub(crate) pairs: &'a [Pair<T>],
     /// Rows in the batch.
     pub(crate) batch: usize,
     /// `[rows][PW]`.
@@ -35,9 +36,17 @@ pub(crate) struct WeightGrad<'a> {
     pub(crate) rule: Rule,
 }
 
+impl WeightGrad<'_> {
+    /// The same update by the gradient of other pairs.
+    pub(crate) fn of<'a, T>(&self, pairs: &'a [Pair<T>]) -> WeightGrad<'a, T> {
+        let Self { batch, w, moments, grad, rows, decay, square_sum, rule, .. } = *self;
+        WeightGrad { pairs, batch, w, moments, grad, rows, decay, square_sum, rule }
+    }
+}
+
 #[inline(always)]
-unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(
-    q: &WeightGrad<'_>,
+unsafe fn grad_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(
+    q: &WeightGrad<'_, P::T>,
     rule: &Prepared<S>,
     row: usize,
     squares: &mut S::V,
@@ -57,7 +66,7 @@ unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(
             let mut left = q.batch;
             while left > 0 {
                 let depth = left.min(width);
-                by_columns::<S, MR, NR>(depth, a, p, &mut acc);
+                P::by_columns::<MR, NR>(depth, a, p, &mut acc);
                 a = a.wrapping_add(pair.a_stride);
                 p = p.wrapping_add(depth * width);
                 left -= depth;
@@ -81,9 +90,9 @@ unsafe fn grad_tile<S: Simd, const MR: usize, const NR: usize>(
 /// See [`WeightGrad`].
 ///
 /// # Safety
-/// Pointers as [`WeightGrad`] documents; the instruction set of `S`.
+/// Pointers as [`WeightGrad`] documents; the instruction sets of `S` and `P`.
 #[inline(always)]
-pub(crate) unsafe fn weight_grad<S: Simd>(q: &WeightGrad<'_>) {
+pub(crate) unsafe fn weight_grad<S: Simd, P: Product<S>>(q: &WeightGrad<'_, P::T>) {
     let mut tiles = Tiles::new(q.rows, S::TILE);
     let mut total = 0.0f64;
     // SAFETY: the instruction set, by promise.
@@ -92,7 +101,7 @@ pub(crate) unsafe fn weight_grad<S: Simd>(q: &WeightGrad<'_>) {
         // SAFETY: the tile lies inside `q.rows`.
         unsafe {
             let mut squares = S::splat(0.0);
-            by_rows!(rows, grad_tile, 2, q, &rule, row, &mut squares);
+            by_rows!(rows, grad_tile[P], 2, q, &rule, row, &mut squares);
             if !q.square_sum.is_null() {
                 total += f64::from(S::sum(squares));
             }

@@ -16,5 +16,7 @@ pub(crate) mod math;
 pub(crate) mod mmd;
 pub(crate) mod optimizer;
 pub(crate) mod peak;
+pub(crate) mod product;
 pub(crate) mod reconstruction;
+pub(crate) mod rounding;
 pub(crate) mod table;

@@ -1,7 +1,7 @@
 //! One table of entry points per instruction set.
 
 use super::dense::Dense;
-use super::dense_bf16::DenseBf16;
+use super::dense_bf16::{DenseBf16, Narrow, Widened};
 use super::dense_i8::{DenseI8, Quantize};
 use super::element::{Block, Element};
 use super::gather::{BatchMajor, Gather};
@@ -9,7 +9,10 @@ use super::linear::{Expand, Partial, Reduce};
 use super::linear_grad::{BiasGrad, WeightGrad};
 use super::mmd::Pairs;
 use super::optimizer::Apply;
+use super::product::Floats;
+use super::rounding::Rounding;
 use crate::simd::Simd;
+use crate::simd::bf16::Bf16;
 use crate::simd::int8::Plain;
 
 /// The kernels of one instruction set and the geometry they assume.
@@ -36,6 +39,8 @@ pub(crate) struct Kernels {
     /// Name of `dense_i8`, with the instruction of its products where the level itself lacks it.
     pub(crate) dense_i8_name: &'static str,
     pub(crate) quantize: unsafe fn(&Quantize),
+    /// The products of a level that rounds their operands to bfloat16.
+    pub(crate) rounded: Option<&'static RoundedKernels>,
 }
 
 impl Kernels {
@@ -67,10 +72,10 @@ macro_rules! level {
                 };
             }
 
-            entry!(partial, linear::partial::<$simd>, (q: &Partial));
-            entry!(expand, linear::expand::<$simd>, (q: &Expand));
+            entry!(partial, linear::partial::<$simd, Floats>, (q: &Partial));
+            entry!(expand, linear::expand::<$simd, Floats>, (q: &Expand));
             entry!(reduce, linear::reduce::<$simd>, (q: &Reduce<'_>));
-            entry!(weight_grad, linear_grad::weight_grad::<$simd>, (q: &WeightGrad<'_>));
+            entry!(weight_grad, linear_grad::weight_grad::<$simd, Floats>, (q: &WeightGrad<'_>));
             entry!(bias_grad, linear_grad::bias_grad::<$simd>, (q: &BiasGrad));
             entry!(element_block, element::element::<$simd>, (block: &Block, op: &Element) -> f64);
             entry!(pairs, mmd::pairs::<$simd>, (q: &Pairs) -> f64);
@@ -81,7 +86,7 @@ macro_rules! level {
 
             entry!(multiply_adds, peak::multiply_adds::<$simd>, () -> u64);
             entry!(dense_layer, dense::dense::<$simd>, (q: &Dense));
-            entry!(dense_layer_bf16, dense_bf16::dense_bf16::<$simd>, (q: &DenseBf16));
+            entry!(dense_layer_bf16, dense_bf16::dense_bf16::<$simd, Widened>, (q: &DenseBf16));
             entry!(dense_layer_i8, dense_i8::dense_i8::<$simd, Plain>, (q: &DenseI8));
             entry!(quantize, dense_i8::quantize::<$simd>, (q: &Quantize));
 
@@ -106,6 +111,7 @@ macro_rules! level {
                 dense_i8: dense_layer_i8,
                 dense_i8_name: "dense_i8",
                 quantize,
+                rounded: None,
             };
         }
     };
@@ -119,6 +125,63 @@ level!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
 );
 level!($ #[cfg(target_arch = "aarch64")] neon, crate::simd::neon::Neon);
+
+/// Kernels whose operands are rounded to bfloat16; sums, and all that follows them, are floats.
+pub(crate) struct RoundedKernels {
+    pub(crate) partial: unsafe fn(&Partial<Bf16>),
+    pub(crate) expand: unsafe fn(&Expand<Bf16>),
+    pub(crate) weight_grad: unsafe fn(&WeightGrad<'_, Bf16>),
+    pub(crate) round: unsafe fn(&Rounding),
+    pub(crate) dense: unsafe fn(&DenseBf16<Bf16>),
+    pub(crate) narrow: unsafe fn(&Narrow),
+}
+
+/// Defines a module with the kernels of `$simd` under `$feature` that round, in a table otherwise that of `$level`.
+macro_rules! rounded_level {
+    ($(#[$cfg:meta])* $name:ident, $level:ident, $simd:ty $(, $feature:literal)?) => {
+        $(#[$cfg])*
+        pub(crate) mod $name {
+            use super::*;
+            use crate::kernels::dense_bf16::{self, Rounded};
+            use crate::kernels::product::Pairs;
+            use crate::kernels::{linear, linear_grad, rounding};
+
+            macro_rules! entry {
+                ($kernel:ident, $path:path, $ty:ty) => {
+                    /// # Safety
+                    /// As the generic kernel of this name.
+                    $(#[target_feature(enable = $feature)])?
+                    unsafe fn $kernel(q: &$ty) {
+                        // SAFETY: the caller's promise; the attribute above provides the instruction set.
+                        unsafe { $path(q) }
+                    }
+                };
+            }
+
+            entry!(partial, linear::partial::<$simd, Pairs>, Partial<Bf16>);
+            entry!(expand, linear::expand::<$simd, Pairs>, Expand<Bf16>);
+            entry!(weight_grad, linear_grad::weight_grad::<$simd, Pairs>, WeightGrad<'_, Bf16>);
+            entry!(round, rounding::round::<$simd>, Rounding);
+            entry!(dense, dense_bf16::dense_bf16::<$simd, Rounded>, DenseBf16<Bf16>);
+            entry!(narrow, dense_bf16::narrow::<$simd>, Narrow);
+
+            /// The table.
+            pub(crate) static KERNELS: Kernels = Kernels {
+                rounded: Some(&RoundedKernels { partial, expand, weight_grad, round, dense, narrow }),
+                ..$level::KERNELS
+            };
+        }
+    };
+}
+
+rounded_level!(portable_bf16, portable, crate::simd::portable::Portable<4, 4>);
+rounded_level!(
+    #[cfg(target_arch = "x86_64")]
+    avx512_bf16,
+    avx512,
+    crate::simd::avx512::Avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16"
+);
 
 /// Tables of x86 levels on processors that multiply and add four bytes in one instruction.
 #[cfg(target_arch = "x86_64")]

@@ -47,6 +47,62 @@ pub(crate) trait Widen: Simd {
     unsafe fn load_second(p: *const Bf16) -> Self::V;
 }
 
+/// Lanes that multiply pairs of [`Bf16`] and add the products to floats, and that round floats to such pairs.
+///
+/// # Safety
+/// As for [`Simd`], and whatever instructions the implementation says.
+pub(crate) trait Dot2: Simd {
+    /// `LANES` pairs.
+    type P: Copy;
+
+    unsafe fn load_pairs(p: *const Bf16) -> Self::P;
+    /// One pair for every lane.
+    unsafe fn broadcast_pair(p: *const Bf16) -> Self::P;
+    /// `sums[lane] + a[lane][1]·b[lane][1] + a[lane][0]·b[lane][0]`, added from the left.
+    unsafe fn dot2(sums: Self::V, a: Self::P, b: Self::P) -> Self::V;
+    /// Stores `LANES` numbers, rounded to the nearest, ties to even.
+    unsafe fn store_rounded(p: *mut Bf16, v: Self::V);
+    /// Stores `LANES` pairs, each of a lane of `first` and a lane of `second`, rounded.
+    unsafe fn store_pairs(p: *mut Bf16, first: Self::V, second: Self::V);
+}
+
+impl<const N: usize, const TILE: usize> Dot2 for Portable<N, TILE> {
+    /// The first of a pair in the lower half.
+    type P = [u32; N];
+
+    #[inline(always)]
+    unsafe fn load_pairs(p: *const Bf16) -> Self::P {
+        // SAFETY: the caller promises `N` pairs.
+        unsafe { p.cast::<[[u16; 2]; N]>().read() }.map(|[first, second]| (u32::from(second) << 16) | u32::from(first))
+    }
+
+    #[inline(always)]
+    unsafe fn broadcast_pair(p: *const Bf16) -> Self::P {
+        // SAFETY: the caller promises a pair.
+        let [first, second] = unsafe { p.cast::<[u16; 2]>().read() };
+        [(u32::from(second) << 16) | u32::from(first); N]
+    }
+
+    #[inline(always)]
+    unsafe fn dot2(sums: Self::V, a: Self::P, b: Self::P) -> Self::V {
+        let (first, second) = (|pair: u32| f32::from_bits(pair << 16), |pair: u32| f32::from_bits(pair & 0xFFFF_0000));
+        std::array::from_fn(|i| sums[i] + second(a[i]) * second(b[i]) + first(a[i]) * first(b[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn store_rounded(p: *mut Bf16, v: Self::V) {
+        // SAFETY: the caller promises room for `N` numbers.
+        unsafe { p.cast::<[Bf16; N]>().write(v.map(Bf16::from_f32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_pairs(p: *mut Bf16, first: Self::V, second: Self::V) {
+        let pairs: [[Bf16; 2]; N] = std::array::from_fn(|i| [Bf16::from_f32(first[i]), Bf16::from_f32(second[i])]);
+        // SAFETY: the caller promises room for `N` pairs.
+        unsafe { p.cast::<[[Bf16; 2]; N]>().write(pairs) }
+    }
+}
+
 impl<const N: usize, const TILE: usize> Widen for Portable<N, TILE> {
     #[inline(always)]
     unsafe fn load_first(p: *const Bf16) -> Self::V {
@@ -65,7 +121,7 @@ impl<const N: usize, const TILE: usize> Widen for Portable<N, TILE> {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Bf16, Widen};
+    use super::{Bf16, Dot2, Widen};
     use crate::simd::avx2::Avx2;
     use crate::simd::avx512::Avx512;
 
@@ -83,6 +139,51 @@ mod x86 {
             unsafe {
                 let upper = _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed());
                 _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p.cast()), upper))
+            }
+        }
+    }
+
+    // SAFETY (all blocks of this impl): the caller promises AVX-512 F, BW and BF16, and valid pointers; see `Dot2`.
+    impl Dot2 for Avx512 {
+        type P = __m512i;
+
+        #[inline(always)]
+        unsafe fn load_pairs(p: *const Bf16) -> __m512i {
+            // SAFETY: see the impl.
+            unsafe { _mm512_loadu_si512(p.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn broadcast_pair(p: *const Bf16) -> __m512i {
+            // SAFETY: see the impl.
+            unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+
+        #[inline(always)]
+        unsafe fn dot2(sums: __m512, a: __m512i, b: __m512i) -> __m512 {
+            // SAFETY: see the impl; vectors of equal size, and any bits are a vector of halves.
+            unsafe {
+                let (a, b) = (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b));
+                _mm512_dpbf16_ps(sums, a, b)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_rounded(p: *mut Bf16, v: __m512) {
+            // SAFETY: see the impl; vectors of equal size.
+            unsafe { _mm256_storeu_si256(p.cast(), std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v))) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_pairs(p: *mut Bf16, first: __m512, second: __m512) {
+            // SAFETY: see the impl; vectors of equal size.
+            unsafe {
+                // The lower half of the register is the first vector, the upper half the second.
+                let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+                let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                let from =
+                    _mm512_or_si512(lane, _mm512_slli_epi32::<16>(_mm512_add_epi32(lane, _mm512_set1_epi32(16))));
+                _mm512_storeu_si512(p.cast(), _mm512_permutexvar_epi16(from, halves));
             }
         }
     }

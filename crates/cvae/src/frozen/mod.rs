@@ -114,14 +114,14 @@ impl FrozenAutoencoder {
         &self.model
     }
 
-    /// Packs the model for the instruction set that `backend` names (`auto` and `cpu` stand for the widest) and
-    /// starts its threads. The result encodes, decodes, reconstructs and scores; its parameters cannot be read.
+    /// Packs the model for the instruction set that `backend` names and starts its threads. `auto` and `cpu` stand for
+    /// the widest, for a model in bf16 the one that multiplies bfloat16 where there is one; such a level runs no others. The result encodes, decodes, reconstructs and scores; its parameters cannot be read.
     ///
     /// # Errors
     /// [`ModelError::FrozenBackend`] for another backend than the CPU's, an instruction set that this processor
     /// lacks, or no memory or threads.
     pub fn compile(&self, backend: &BackendConfig) -> Result<Autoencoder, ModelError> {
-        let level = level(&backend.name)?;
+        let level = level(&backend.name, self.model.precision())?;
         let plan = Arc::new(self.config.plan()?);
         let frozen = Frozen::new(&self.model, level)?;
         let workspace = frozen.workspace(backend.threads.unwrap_or_else(default_threads))?;
@@ -131,12 +131,14 @@ impl FrozenAutoencoder {
     }
 }
 
-/// The instruction set of a backend's name.
-fn level(name: &str) -> Result<Level, ModelError> {
+/// The instruction set of a backend's name, for a model of some precision.
+fn level(name: &str, precision: FrozenPrecision) -> Result<Level, ModelError> {
+    let products: &[Level] = if precision == FrozenPrecision::Bf16 { &Level::BF16 } else { &[] };
     let level = match name {
+        "auto" | "cpu" if products.contains(&Level::Avx512Bf16) && Level::Avx512Bf16.available() => Level::Avx512Bf16,
         "auto" | "cpu" => Level::best(),
-        name => match Level::ALL.into_iter().find(|level| level.id().as_str() == name) {
-            Some(level) => level,
+        name => match Level::ALL.iter().chain(products).find(|level| level.id().as_str() == name) {
+            Some(level) => *level,
             None => return Err(ModelError::FrozenBackend { name: name.to_owned() }),
         },
     };
@@ -149,10 +151,11 @@ fn level(name: &str) -> Result<Level, ModelError> {
     }
 }
 
-/// The id of a frozen model's engine: the level's, with the precision where it is not f32.
+/// The id of a frozen model's engine: the level's, with the precision where it is not f32. A level that computes in f32
+/// stores weights in bf16, and no more.
 fn id(level: Level, precision: FrozenPrecision) -> BackendId {
     match (precision, level) {
-        (FrozenPrecision::F32, level) => level.id(),
+        (FrozenPrecision::F32, level) | (_, level @ (Level::ScalarBf16 | Level::Avx512Bf16)) => level.id(),
         (FrozenPrecision::Bf16, Level::Scalar) => BackendId::new("cpu-scalar-bf16-weights"),
         (FrozenPrecision::Bf16, Level::Neon) => BackendId::new("cpu-neon-bf16-weights"),
         (FrozenPrecision::Bf16, Level::Avx2) => BackendId::new("cpu-avx2-bf16-weights"),

@@ -3,7 +3,7 @@
 //! | name | backend |
 //! |---|---|
 //! | `auto` | the fastest available: a CPU's, or a GPU's where [`select_for`] finds the work large enough |
-//! | `cpu` | the widest instruction set of this machine: `cpu-avx512`, `cpu-avx2`, `cpu-neon` or `cpu-scalar` |
+//! | `cpu` | the widest instruction set of this machine: `cpu-avx512`, `cpu-avx2`, `cpu-neon` or `cpu-scalar`; in bf16 `cpu-avx512-bf16` |
 //! | `cuda` | the CUDA backend of the precision asked for |
 //! | `candle` | `candle-f32` |
 //! | any id of [`IDS`] | that backend, or an error |
@@ -29,11 +29,13 @@ use crate::config::{BackendConfig, Precision};
 pub use error::RegistryError;
 
 /// Every backend id, the fastest first within a device.
-pub const IDS: [&str; 10] = [
+pub const IDS: [&str; 12] = [
     "cpu-avx512",
     "cpu-avx2",
     "cpu-neon",
     "cpu-scalar",
+    "cpu-avx512-bf16",
+    "cpu-scalar-bf16",
     "cuda-f32",
     "cuda-tf32",
     "cuda-bf16",
@@ -110,6 +112,7 @@ fn choose(config: &BackendConfig, plan: Option<&Plan>) -> Result<Selected, Regis
     let candidates: &[&'static str] = match (name, config.precision) {
         ("auto", Precision::F32) => &["cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-scalar", "candle-f32"],
         ("cpu", Precision::F32) => &["cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-scalar"],
+        ("auto" | "cpu", Precision::Bf16) if has_bf16_products() => &["cpu-avx512-bf16"],
         ("cuda", Precision::F32) => &["cuda-f32"],
         ("cuda", Precision::Bf16) => &["cuda-bf16"],
         ("candle", Precision::F32) => &["candle-f32"],
@@ -127,7 +130,8 @@ fn choose(config: &BackendConfig, plan: Option<&Plan>) -> Result<Selected, Regis
             return Ok(Selected { backend: open(id, threads)?, reason });
         }
     };
-    let gpu = match plan.filter(|_| name == "auto") {
+    // The GPU that `auto` takes computes in f32.
+    let gpu = match plan.filter(|_| name == "auto" && config.precision == Precision::F32) {
         Some(plan) => consider_gpu(plan),
         None => Gpu::Unused { why: None },
     };
@@ -209,10 +213,11 @@ fn sentence(error: &dyn std::error::Error) -> String {
 /// The refusal of a precision that the backend `name` does not have.
 fn refuse(name: &str, precision: Precision) -> RegistryError {
     let missing = match name.split('-').next() {
+        _ if name.ends_with("-bf16") => "the backend's name stands for another precision",
         Some("auto" | "cpu") if !has_bf16_products() => {
             "this processor lacks products of bfloat16 (AVX-512 BF16); the backend `cuda` has them"
         }
-        Some("auto" | "cpu") => "the CPU backends have no bfloat16 kernels; the backend `cuda` has them",
+        Some("auto" | "cpu") => "its instruction set does not; the backend `cpu-avx512-bf16` does",
         Some("candle") => "candle's backends compute in 32-bit and 64-bit floats",
         _ => "the backend's name stands for another precision",
     };
@@ -221,9 +226,11 @@ fn refuse(name: &str, precision: Precision) -> RegistryError {
 
 /// Whether the processor multiplies vectors of bfloat16.
 fn has_bf16_products() -> bool {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(feature = "cpu")]
+    return cvae_cpu::Level::Avx512Bf16.available();
+    #[cfg(all(not(feature = "cpu"), target_arch = "x86_64"))]
     return std::arch::is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(all(not(feature = "cpu"), not(target_arch = "x86_64")))]
     false
 }
 
@@ -267,7 +274,7 @@ fn reason(name: &str, id: &str, refusals: &[RegistryError]) -> Vec<String> {
 fn open(id: &'static str, threads: usize) -> Result<Arc<dyn Backend>, RegistryError> {
     match id {
         #[cfg(feature = "cpu")]
-        "cpu-avx512" | "cpu-avx2" | "cpu-neon" | "cpu-scalar" => open_cpu(id, threads),
+        _ if id.starts_with("cpu-") => open_cpu(id, threads),
         #[cfg(feature = "candle")]
         "candle-f32" => Ok(Arc::new(cvae_candle::CandleBackend::new(cvae_candle::Precision::F32))),
         #[cfg(feature = "candle")]
@@ -293,13 +300,11 @@ pub fn profiling() -> bool {
 fn open_cpu(id: &'static str, threads: usize) -> Result<Arc<dyn Backend>, RegistryError> {
     use cvae_cpu::{CpuBackend, Level};
 
-    let level = match id {
-        "cpu-avx512" => Level::Avx512,
-        "cpu-avx2" => Level::Avx2,
-        "cpu-neon" => Level::Neon,
-        _ => Level::Scalar,
-    };
-    Ok(Arc::new(CpuBackend::new(level, threads)?.profiled(profiling())))
+    let mut levels = Level::ALL.into_iter().chain(Level::BF16);
+    match levels.find(|level| level.id().as_str() == id) {
+        Some(level) => Ok(Arc::new(CpuBackend::new(level, threads)?.profiled(profiling()))),
+        None => Err(RegistryError::Unknown { name: id.to_owned() }),
+    }
 }
 
 #[cfg(feature = "cuda")]

@@ -33,13 +33,35 @@ fn every_id_is_listed_and_listing_agrees_with_selecting() {
 #[test]
 fn precision_is_never_changed_silently() {
     for name in ["auto", "cpu", "candle", "cpu-scalar", "cuda-tf32"] {
+        if matches!(name, "auto" | "cpu") && has_bf16_products() {
+            continue;
+        }
         let config = BackendConfig { precision: Precision::Bf16, ..asking(name) };
         let error = select(&config).unwrap_err().to_string();
         assert!(error.starts_with(&format!("`{name}` does not compute in bf16: ")), "{error}");
         let lacks = error.contains("this processor lacks products of bfloat16 (AVX-512 BF16)");
         assert_eq!(lacks, (name == "auto" || name.starts_with("cpu")) && !has_bf16_products(), "{error}");
     }
-    assert!(matches!(select(&asking("cuda-bf16")), Err(RegistryError::Precision { precision: "f32", .. })));
+    for name in ["cuda-bf16", "cpu-avx512-bf16", "cpu-scalar-bf16"] {
+        let error = select(&asking(name)).unwrap_err().to_string();
+        assert_eq!(error, format!("`{name}` does not compute in f32: the backend's name stands for another precision"));
+    }
+}
+
+#[cfg(feature = "cpu")]
+#[test]
+fn bf16_is_never_computed_by_the_portable_level_unasked() {
+    let asking = |name: &str| BackendConfig { precision: Precision::Bf16, threads: Some(1), ..asking(name) };
+    assert_eq!(select(&asking("cpu-scalar-bf16")).unwrap().backend.id().as_str(), "cpu-scalar-bf16");
+    let plan = crate::Config::digits().plan().unwrap();
+    for name in ["auto", "cpu"] {
+        for chosen in [select(&asking(name)), select_for(&asking(name), &plan)] {
+            match chosen {
+                Ok(selected) => assert_eq!(selected.backend.id().as_str(), "cpu-avx512-bf16"),
+                Err(error) => assert!(matches!(error, RegistryError::Precision { precision: "bf16", .. }), "{error}"),
+            }
+        }
+    }
 }
 
 #[test]
