@@ -331,6 +331,9 @@ fn quantisation_costs_little() {
     let model = frozen_model(&plan);
     let bytes = model.quantize(&input[..200 * 200]).unwrap();
     let level = Level::best();
+    // What `quantize` makes takes the fast path.
+    let fast = |kernel: &str| kernel.ends_with("joint groups") || kernel.ends_with("vpdpbusd");
+    assert!(Frozen::new(&bytes, level).unwrap().kernels().iter().all(|choice| fast(&choice.kernel)));
     for entry in Entry::ALL {
         let input = match entry {
             Entry::Decode => run(&Frozen::new(&model, level).unwrap(), 1, Entry::Encode, &input, 400),
@@ -344,6 +347,31 @@ fn quantisation_costs_little() {
         let signal = energy(&mut expected.iter().map(|v| f64::from(*v) - mean));
         assert!(noise < 4e-3 * signal, "{entry:?}: noise is {:e} of the signal", noise / signal);
         assert!(noise > 0.0, "{entry:?}: nothing was quantised");
+    }
+}
+
+#[test]
+fn equal_weights_are_cut_to_what_meets_in_16_bits() {
+    // Without a wider step all of them would be 127, and four of them too much.
+    let weights = (0..32 * 5).map(|i| if i % 32 < 16 { 0.5 } else { -0.5 }).collect();
+    let (inputs, units, activation) = (32, 5, Activation::Identity);
+    let decoder = vec![FrozenLayer {
+        inputs: units,
+        units: inputs,
+        activation,
+        weights: FrozenWeights::F32((0..32 * 5).map(|i| (i % 7) as f32 * 0.1).collect()),
+        bias: vec![0.0; inputs],
+    }];
+    let encoder =
+        vec![FrozenLayer { inputs, units, activation, weights: FrozenWeights::F32(weights), bias: vec![0.0; 5] }];
+    let bytes = FrozenModel { encoder, decoder }.quantize(&data(50, 32, 1)).unwrap();
+    let FrozenWeights::Int8 { values, scales, .. } = &bytes.encoder[0].weights else { panic!("bytes") };
+    for (row, scale) in values.chunks(inputs).zip(scales) {
+        for (k, value) in row.iter().enumerate() {
+            let found = f32::from(*value) * scale;
+            let expected = if k < 16 { 0.5 } else { -0.5 };
+            assert!((found - expected).abs() < 0.01, "{found} instead of {expected}");
+        }
     }
 }
 

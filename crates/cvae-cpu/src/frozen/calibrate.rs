@@ -11,14 +11,14 @@ use super::model::{ByteLevels, FrozenLayer, FrozenModel, FrozenPrecision, Frozen
 use super::packed::Packed;
 use super::workspace::Workspace;
 use crate::backend::Level;
-use crate::simd::int8::MAX_ACTIVATION;
+use crate::simd::int8::{GROUP, JOINT_WEIGHTS, MAX_ACTIVATION};
 
 /// Smallest distance of neighbouring values, so that products of two stay normal numbers.
 const LEAST_STEP: f32 = 1e-18;
 /// Activations that a choice of levels is measured on, at most.
 const MEASURED: usize = 1 << 16;
 /// Parts of the range that are tried.
-const SHARES: usize = 20;
+const SHARES: usize = 40;
 
 impl FrozenModel {
     /// The model with weights and activations in bytes. `samples` are some rows, `rows × width` values in the
@@ -61,26 +61,43 @@ fn quantize_layer(layer: &FrozenLayer, rows: &[f32]) -> Result<FrozenLayer, Free
     let FrozenWeights::F32(weights) = &layer.weights else { return Err(FreezeError::NotF32) };
     let (mut values, mut scales) = (Vec::with_capacity(weights.len()), Vec::with_capacity(layer.units));
     for row in weights.chunks_exact(layer.inputs) {
-        let scale = weight_scale(row);
-        values.extend(row.iter().map(|w| byte_weight(*w, scale)));
+        let (scale, bytes) = byte_weights(row);
+        values.extend(bytes);
         scales.push(scale);
     }
     let weights = FrozenWeights::Int8 { values, scales, input: levels(rows) };
     Ok(FrozenLayer { weights, ..layer.clone() })
 }
 
-/// The nearest multiple of `scale`, within ±127.
-fn byte_weight(weight: f32, scale: f32) -> i8 {
-    (weight / scale).round_ties_even().clamp(-127.0, 127.0) as i8
+/// The nearest multiples of `scale` within ±127, the largest of those that meet in 16 bits cut until they are
+/// [`joint`](crate::simd::int8::joint).
+fn multiples(row: &[f32], scale: f32) -> Vec<i8> {
+    let nearest = |weight: &f32| (weight / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+    let mut bytes: Vec<i8> = row.iter().map(nearest).collect();
+    for groups in bytes.chunks_mut(2 * GROUP) {
+        for half in 0..2 {
+            let members = |k: &usize| k % GROUP / 2 == half;
+            let size = |k: usize, groups: &[i8]| u16::from(groups[k].unsigned_abs());
+            let sum: u16 = (0..groups.len()).filter(members).map(|k| size(k, groups)).sum();
+            for _ in JOINT_WEIGHTS..sum {
+                if let Some(k) = (0..groups.len()).filter(members).max_by_key(|k| size(*k, groups)) {
+                    groups[k] -= groups[k].signum();
+                }
+            }
+        }
+    }
+    bytes
 }
 
-/// The scale of a unit's weights with the least squared error: the largest weight may be cut for the others.
-fn weight_scale(row: &[f32]) -> f32 {
-    let largest = row.iter().fold(0f32, |m, w| m.max(w.abs()));
+/// The scale of an output's weights with the least squared error, and the weights: large ones may be cut for the
+/// others, or steps be wider so that fewer are.
+fn byte_weights(row: &[f32]) -> (f32, Vec<i8>) {
+    let largest = 2.0 * row.iter().fold(0f32, |m, w| m.max(w.abs()));
     best_share(|share| {
         let scale = (largest * share / 127.0).max(LEAST_STEP);
-        let error = |w: &f32| (f64::from(f32::from(byte_weight(*w, scale)) * scale) - f64::from(*w)).powi(2);
-        (row.iter().map(error).sum(), scale)
+        let bytes = multiples(row, scale);
+        let error = |(byte, w): (&i8, &f32)| (f64::from(f32::from(*byte) * scale) - f64::from(*w)).powi(2);
+        (bytes.iter().zip(row).map(error).sum(), (scale, bytes))
     })
 }
 

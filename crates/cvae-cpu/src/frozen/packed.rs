@@ -13,7 +13,7 @@ use crate::backend::Level;
 use crate::kernels::dense_i8::Quantizer;
 use crate::kernels::table::Kernels;
 use crate::simd::bf16::Bf16;
-use crate::simd::int8::GROUP;
+use crate::simd::int8::{GROUP, joint};
 
 /// Bytes of a float.
 const FLOAT: usize = size_of::<f32>();
@@ -74,7 +74,7 @@ impl Frozen {
             let kernel = match layer.weights {
                 Weights::F32 => "dense",
                 Weights::Bf16 => "dense_bf16",
-                Weights::Int8 { .. } => packed.kernels.dense_i8_name,
+                Weights::Int8 { joint, .. } => packed.kernels.dense_i8_names[usize::from(joint)],
             };
             KernelChoice {
                 op: format!("dense {} -> {}, {}", layer.inputs, layer.units, layer.activation),
@@ -108,6 +108,8 @@ pub(super) enum Weights {
         scale: usize,
         /// How inputs become bytes.
         quantizer: Quantizer,
+        /// Whether all weights are small enough to be multiplied two groups at a time.
+        joint: bool,
     },
 }
 
@@ -203,9 +205,10 @@ fn place(layer: &FrozenLayer, width: usize, offsets: &mut Offsets) -> Layer {
     let (bytes, weights) = match &layer.weights {
         FrozenWeights::F32(_) => (lanes * inputs * FLOAT, Weights::F32),
         FrozenWeights::Bf16(_) => (lanes * inputs.next_multiple_of(2) * size_of::<Bf16>(), Weights::Bf16),
-        FrozenWeights::Int8 { input, .. } => {
+        FrozenWeights::Int8 { input, values, .. } => {
+            let joint = values.chunks_exact(inputs).all(joint);
             let quantizer = Quantizer { inverse: input.step.recip(), zero: f32::from(input.zero) };
-            let weights = Weights::Int8 { start: offsets.take(lanes), scale: offsets.take(lanes), quantizer };
+            let weights = Weights::Int8 { start: offsets.take(lanes), scale: offsets.take(lanes), quantizer, joint };
             (lanes * inputs.div_ceil(GROUP) * GROUP, weights)
         }
     };
@@ -268,12 +271,12 @@ mod tests {
     use crate::backend::tables;
     use crate::frozen::ByteLevels;
 
-    /// A layer whose bytes take every value, the largest sums among them.
-    fn layer(inputs: usize, units: usize, activation: Activation, zero: u8) -> FrozenLayer {
-        let byte = |i: usize| ((i * i + i / inputs * 7919) % 255) as i32 - 127;
+    /// A layer whose bytes take every value up to `most`, the largest sums among them.
+    fn layer(inputs: usize, units: usize, activation: Activation, zero: u8, most: i32) -> FrozenLayer {
+        let byte = |i: usize| ((i * i + i / inputs * 7919) % (2 * most as usize + 1)) as i32 - most;
         let value = |i: usize| match i / inputs {
-            0 => 127,
-            1 => -127,
+            0 => most as i8,
+            1 => -most as i8,
             _ => byte(i) as i8,
         };
         FrozenLayer {
@@ -291,7 +294,14 @@ mod tests {
 
     #[test]
     fn every_way_of_multiplying_bytes_gives_the_same_bits() {
-        let layers = [layer(203, 75, Activation::Relu, 0), layer(75, 203, Activation::Tanh, 64)];
+        // 127 meets its like in 16 bits twice, 64 four times.
+        for (most, joint) in [(127, false), (64, true)] {
+            let layers = [layer(203, 75, Activation::Relu, 0, most), layer(75, 203, Activation::Tanh, 64, most)];
+            every_table_agrees(&layers, joint);
+        }
+    }
+
+    fn every_table_agrees(layers: &[FrozenLayer], joint: bool) {
         let layers: Vec<&FrozenLayer> = layers.iter().collect();
         let rows: Vec<f32> = (0..29 * 203).map(|i| if i < 203 { 9.0 } else { (i % 389) as f32 * 0.01 }).collect();
         let mut expected: Vec<f32> = vec![];
@@ -301,6 +311,8 @@ mod tests {
                 continue;
             }
             let packed = Packed::with_kernels(&layers, 1, FrozenPrecision::Int8, Level::Scalar, kernels).unwrap();
+            let found_joint = |layer: &Layer| matches!(layer.weights, Weights::Int8 { joint, .. } if joint);
+            assert!(packed.layers.iter().all(|layer| found_joint(layer) == joint));
             let mut workspace = Workspace::new(Arc::new(packed), 2).unwrap();
             let mut found = vec![f32::NAN; rows.len()];
             workspace.infer(Entry::Reconstruct, &rows, &mut found).unwrap();

@@ -363,7 +363,7 @@ impl Pass<'_> {
                     }
                 }
             }
-            (Weights::Int8 { start, scale, quantizer }, x, output) => {
+            (Weights::Int8 { start, scale, quantizer, joint }, x, output) => {
                 let (x, x_stride) = match x {
                     Rows::Bytes(x, stride) => (x, stride),
                     // SAFETY: the own buffer holds a chunk of quantised rows.
@@ -379,6 +379,7 @@ impl Pass<'_> {
                     scale: arena.at(scale),
                     bias: arena.at(layer.bias),
                     activation: layer.activation,
+                    joint,
                     panels,
                     units: layer.units,
                     output,

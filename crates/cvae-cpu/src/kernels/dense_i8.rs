@@ -63,6 +63,8 @@ pub(crate) struct DenseI8 {
     /// `[panel][PW]`
     pub(crate) bias: *const f32,
     pub(crate) activation: Activation,
+    /// Whether all weights are [`crate::simd::int8::joint`].
+    pub(crate) joint: bool,
     /// First panel, and the one after the last.
     pub(crate) panels: (usize, usize),
     /// Outputs of the layer.
@@ -83,7 +85,20 @@ unsafe fn tile<S: Int8, P: ByteProduct<S>, const MR: usize>(q: &DenseI8, row: us
         let mut acc = [[S::load_sums(begin), S::load_sums(begin.add(S::LANES))]; MR];
         let mut x = q.x.add(row * q.x_stride);
         let mut w = q.w.add(panel * q.groups * width * GROUP);
-        for _ in 0..q.groups {
+        for _ in 0..q.groups / 2 {
+            let weights = |w: *const i8| [S::load_weights(w), S::load_weights(w.add(width * GROUP))];
+            let b = [weights(w), weights(w.add(S::LANES * GROUP))];
+            for i in 0..MR {
+                let x = x.add(i * q.x_stride);
+                let a = [S::broadcast(x), S::broadcast(x.add(GROUP))];
+                for j in 0..2 {
+                    acc[i][j] = P::dot_two(acc[i][j], a, b[j]);
+                }
+            }
+            x = x.wrapping_add(2 * GROUP);
+            w = w.wrapping_add(2 * width * GROUP);
+        }
+        if q.groups % 2 == 1 {
             let b = [S::load_weights(w), S::load_weights(w.add(S::LANES * GROUP))];
             for i in 0..MR {
                 let a = S::broadcast(x.add(i * q.x_stride));
@@ -91,8 +106,6 @@ unsafe fn tile<S: Int8, P: ByteProduct<S>, const MR: usize>(q: &DenseI8, row: us
                     acc[i][j] = P::dot(acc[i][j], a, b[j]);
                 }
             }
-            x = x.wrapping_add(GROUP);
-            w = w.wrapping_add(width * GROUP);
         }
         for i in 0..MR {
             for j in 0..2 {
@@ -162,11 +175,23 @@ unsafe fn finish<S: Int8>(q: &DenseI8, panel: usize) {
 ///
 /// # Safety
 /// Pointers as [`DenseI8`] documents, bytes of `x` at most [`MAX_ACTIVATION`], no weight of −128; the
-/// instruction sets of `S` and `P`.
+/// instruction sets of `S`, of `P`, and of `J`, which multiplies joint weights.
 #[inline(always)]
-pub(crate) unsafe fn dense_i8<S: Int8, P: ByteProduct<S>>(q: &DenseI8) {
+pub(crate) unsafe fn dense_i8<S: Int8, P: ByteProduct<S>, J: ByteProduct<S>>(q: &DenseI8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if q.joint {
+            by_panels::<S, J>(q);
+        } else {
+            by_panels::<S, P>(q);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn by_panels<S: Int8, P: ByteProduct<S>>(q: &DenseI8) {
     for panel in q.panels.0..q.panels.1 {
-        let mut tiles = Tiles::new(q.rows, S::BYTE_TILE);
+        let mut tiles = Tiles::new(q.rows, P::TILE);
         while let Some((row, rows)) = tiles.next() {
             // SAFETY: the tile lies inside the rows and panels.
             unsafe {
@@ -175,15 +200,15 @@ pub(crate) unsafe fn dense_i8<S: Int8, P: ByteProduct<S>>(q: &DenseI8) {
                     2 => tile::<S, P, 2>(q, row, panel),
                     3 => tile::<S, P, 3>(q, row, panel),
                     4 => tile::<S, P, 4>(q, row, panel),
-                    5 if S::BYTE_TILE >= 5 => tile::<S, P, 5>(q, row, panel),
-                    6 if S::BYTE_TILE >= 6 => tile::<S, P, 6>(q, row, panel),
-                    7 if S::BYTE_TILE >= 7 => tile::<S, P, 7>(q, row, panel),
-                    8 if S::BYTE_TILE >= 8 => tile::<S, P, 8>(q, row, panel),
-                    9 if S::BYTE_TILE >= 9 => tile::<S, P, 9>(q, row, panel),
-                    10 if S::BYTE_TILE >= 10 => tile::<S, P, 10>(q, row, panel),
-                    11 if S::BYTE_TILE >= 11 => tile::<S, P, 11>(q, row, panel),
-                    12 if S::BYTE_TILE >= 12 => tile::<S, P, 12>(q, row, panel),
-                    _ => unreachable!("a tile has 1 to {} rows", S::BYTE_TILE),
+                    5 if P::TILE >= 5 => tile::<S, P, 5>(q, row, panel),
+                    6 if P::TILE >= 6 => tile::<S, P, 6>(q, row, panel),
+                    7 if P::TILE >= 7 => tile::<S, P, 7>(q, row, panel),
+                    8 if P::TILE >= 8 => tile::<S, P, 8>(q, row, panel),
+                    9 if P::TILE >= 9 => tile::<S, P, 9>(q, row, panel),
+                    10 if P::TILE >= 10 => tile::<S, P, 10>(q, row, panel),
+                    11 if P::TILE >= 11 => tile::<S, P, 11>(q, row, panel),
+                    12 if P::TILE >= 12 => tile::<S, P, 12>(q, row, panel),
+                    _ => unreachable!("a tile has 1 to {} rows", P::TILE),
                 }
             }
         }

@@ -13,7 +13,7 @@ use super::product::Floats;
 use super::rounding::Rounding;
 use crate::simd::Simd;
 use crate::simd::bf16::Bf16;
-use crate::simd::int8::Plain;
+use crate::simd::int8::{Joint, Plain};
 
 /// The kernels of one instruction set and the geometry they assume.
 pub(crate) struct Kernels {
@@ -36,8 +36,8 @@ pub(crate) struct Kernels {
     pub(crate) dense: unsafe fn(&Dense),
     pub(crate) dense_bf16: unsafe fn(&DenseBf16),
     pub(crate) dense_i8: unsafe fn(&DenseI8),
-    /// Name of `dense_i8`, with the instruction of its products where the level itself lacks it.
-    pub(crate) dense_i8_name: &'static str,
+    /// Names of `dense_i8` for any weights and for joint ones.
+    pub(crate) dense_i8_names: [&'static str; 2],
     pub(crate) quantize: unsafe fn(&Quantize),
     /// The products of a level that rounds their operands to bfloat16.
     pub(crate) rounded: Option<&'static RoundedKernels>,
@@ -87,7 +87,7 @@ macro_rules! level {
             entry!(multiply_adds, peak::multiply_adds::<$simd>, () -> u64);
             entry!(dense_layer, dense::dense::<$simd>, (q: &Dense));
             entry!(dense_layer_bf16, dense_bf16::dense_bf16::<$simd, Widened>, (q: &DenseBf16));
-            entry!(dense_layer_i8, dense_i8::dense_i8::<$simd, Plain>, (q: &DenseI8));
+            entry!(dense_layer_i8, dense_i8::dense_i8::<$simd, Plain, Joint>, (q: &DenseI8));
             entry!(quantize, dense_i8::quantize::<$simd>, (q: &Quantize));
 
             /// The table.
@@ -109,7 +109,7 @@ macro_rules! level {
                 dense: dense_layer,
                 dense_bf16: dense_layer_bf16,
                 dense_i8: dense_layer_i8,
-                dense_i8_name: "dense_i8",
+                dense_i8_names: ["dense_i8", "dense_i8, joint groups"],
                 quantize,
                 rounded: None,
             };
@@ -192,14 +192,14 @@ pub(crate) mod vnni {
     use crate::simd::avx512::Avx512;
     use crate::simd::int8::Vnni;
 
-    const NAME: &str = "dense_i8, vpdpbusd";
+    const NAMES: [&str; 2] = ["dense_i8, vpdpbusd"; 2];
 
     /// # Safety
     /// As the generic kernel of this name.
     #[target_feature(enable = "avx2,fma,avxvnni")]
     unsafe fn dense_i8_avx2(q: &DenseI8) {
         // SAFETY: the caller's promise; the attribute above provides the instruction sets.
-        unsafe { dense_i8::<Avx2, Vnni>(q) }
+        unsafe { dense_i8::<Avx2, Vnni, Vnni>(q) }
     }
 
     /// # Safety
@@ -207,11 +207,11 @@ pub(crate) mod vnni {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni")]
     unsafe fn dense_i8_avx512(q: &DenseI8) {
         // SAFETY: the caller's promise; the attribute above provides the instruction sets.
-        unsafe { dense_i8::<Avx512, Vnni>(q) }
+        unsafe { dense_i8::<Avx512, Vnni, Vnni>(q) }
     }
 
     /// The AVX2 level with AVX-VNNI.
-    pub(crate) static AVX2: Kernels = Kernels { dense_i8: dense_i8_avx2, dense_i8_name: NAME, ..avx2::KERNELS };
+    pub(crate) static AVX2: Kernels = Kernels { dense_i8: dense_i8_avx2, dense_i8_names: NAMES, ..avx2::KERNELS };
     /// The AVX-512 level with AVX-512 VNNI.
-    pub(crate) static AVX512: Kernels = Kernels { dense_i8: dense_i8_avx512, dense_i8_name: NAME, ..avx512::KERNELS };
+    pub(crate) static AVX512: Kernels = Kernels { dense_i8: dense_i8_avx512, dense_i8_names: NAMES, ..avx512::KERNELS };
 }

@@ -10,6 +10,19 @@ use super::portable::Portable;
 pub(crate) const MAX_ACTIVATION: u8 = 127;
 /// Bytes of the contraction that one lane takes at a time.
 pub(crate) const GROUP: usize = 4;
+/// Most that the magnitudes of the four weights may add to whose products [`Int8::dot_joint`] sums in 16 bits.
+pub(crate) const JOINT_WEIGHTS: u16 = i16::MAX as u16 / MAX_ACTIVATION as u16;
+
+/// Whether the weights of an output are small enough for [`Int8::dot_joint`].
+pub(crate) fn joint(row: &[i8]) -> bool {
+    row.chunks(2 * GROUP).all(|groups| {
+        let mut sums = [0u16; 2];
+        for (k, weight) in groups.iter().enumerate() {
+            sums[k % GROUP / 2] += u16::from(weight.unsigned_abs());
+        }
+        sums.iter().all(|sum| *sum <= JOINT_WEIGHTS)
+    })
+}
 
 /// Lanes of 32-bit sums, each over groups of [`GROUP`] bytes.
 ///
@@ -22,6 +35,8 @@ pub(crate) trait Int8: Simd {
     type B: Copy;
     /// Rows of the register tile (`BYTE_TILE × 2` sums, and what a product needs, fit the register file).
     const BYTE_TILE: usize;
+    /// The same for products of two groups.
+    const JOINT_TILE: usize;
 
     unsafe fn load_sums(p: *const i32) -> Self::A;
     unsafe fn store_sums(p: *mut i32, a: Self::A);
@@ -31,6 +46,12 @@ pub(crate) trait Int8: Simd {
     unsafe fn load_weights(p: *const i8) -> Self::B;
     /// `sums[lane] + Σ_i x[lane][i] · w[lane][i]`
     unsafe fn dot(sums: Self::A, x: Self::B, w: Self::B) -> Self::A;
+    /// As [`Int8::dot`] for two groups, whose weights are [`joint`].
+    #[inline(always)]
+    unsafe fn dot_joint(sums: Self::A, x: [Self::B; 2], w: [Self::B; 2]) -> Self::A {
+        // SAFETY: as for the caller.
+        unsafe { <Plain as ByteProduct<Self>>::dot_two(sums, x, w) }
+    }
     /// The nearest floats, ties to even.
     unsafe fn to_floats(sums: Self::A) -> Self::V;
     /// Stores the low byte of each lane.
@@ -42,8 +63,17 @@ pub(crate) trait Int8: Simd {
 /// # Safety
 /// As for [`Int8`], and whatever instructions the implementing type is named after.
 pub(crate) trait ByteProduct<S: Int8> {
+    /// Rows of the register tile.
+    const TILE: usize = S::BYTE_TILE;
+
     /// As [`Int8::dot`].
     unsafe fn dot(sums: S::A, x: S::B, w: S::B) -> S::A;
+    /// As [`Int8::dot`] for two groups.
+    #[inline(always)]
+    unsafe fn dot_two(sums: S::A, x: [S::B; 2], w: [S::B; 2]) -> S::A {
+        // SAFETY: as for the caller.
+        unsafe { Self::dot(Self::dot(sums, x[0], w[0]), x[1], w[1]) }
+    }
 }
 
 /// With the instructions of the level itself.
@@ -57,6 +87,25 @@ impl<S: Int8> ByteProduct<S> for Plain {
     }
 }
 
+/// As [`Plain`] for weights that are [`joint`]: two groups are added before they are widened.
+pub(crate) struct Joint;
+
+impl<S: Int8> ByteProduct<S> for Joint {
+    const TILE: usize = S::JOINT_TILE;
+
+    #[inline(always)]
+    unsafe fn dot(sums: S::A, x: S::B, w: S::B) -> S::A {
+        // SAFETY: as for the caller.
+        unsafe { S::dot(sums, x, w) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_two(sums: S::A, x: [S::B; 2], w: [S::B; 2]) -> S::A {
+        // SAFETY: as for the caller, who promises joint weights.
+        unsafe { S::dot_joint(sums, x, w) }
+    }
+}
+
 /// With `vpdpbusd`: AVX-512 VNNI on 512-bit vectors, AVX-VNNI on 256-bit ones.
 #[cfg(target_arch = "x86_64")]
 pub(crate) struct Vnni;
@@ -65,6 +114,7 @@ impl<const N: usize, const TILE: usize> Int8 for Portable<N, TILE> {
     type A = [i32; N];
     type B = [[i8; GROUP]; N];
     const BYTE_TILE: usize = 4;
+    const JOINT_TILE: usize = 4;
 
     #[inline(always)]
     unsafe fn load_sums(p: *const i32) -> Self::A {
@@ -121,6 +171,7 @@ mod x86 {
         type A = __m256i;
         type B = __m256i;
         const BYTE_TILE: usize = 6;
+        const JOINT_TILE: usize = 4;
 
         #[inline(always)]
         unsafe fn load_sums(p: *const i32) -> __m256i {
@@ -151,6 +202,15 @@ mod x86 {
             // SAFETY: see the impl; the bounds of the operands keep the 16-bit sums from saturating.
             unsafe {
                 let pairs = _mm256_maddubs_epi16(x, w);
+                _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn dot_joint(sums: __m256i, x: [__m256i; 2], w: [__m256i; 2]) -> __m256i {
+            // SAFETY: see the impl; `joint` weights keep the sum of both groups within 16 bits.
+            unsafe {
+                let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(x[0], w[0]), _mm256_maddubs_epi16(x[1], w[1]));
                 _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
             }
         }
@@ -193,6 +253,7 @@ mod x86 {
         type A = __m512i;
         type B = __m512i;
         const BYTE_TILE: usize = 12;
+        const JOINT_TILE: usize = 11;
 
         #[inline(always)]
         unsafe fn load_sums(p: *const i32) -> __m512i {
@@ -228,6 +289,15 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn dot_joint(sums: __m512i, x: [__m512i; 2], w: [__m512i; 2]) -> __m512i {
+            // SAFETY: see the impl; `joint` weights keep the sum of both groups within 16 bits.
+            unsafe {
+                let pairs = _mm512_add_epi16(_mm512_maddubs_epi16(x[0], w[0]), _mm512_maddubs_epi16(x[1], w[1]));
+                _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn to_floats(sums: __m512i) -> __m512 {
             // SAFETY: see the impl.
             unsafe { _mm512_cvtepi32_ps(sums) }
@@ -254,6 +324,7 @@ mod arm {
         type A = [i32; 4];
         type B = [[i8; GROUP]; 4];
         const BYTE_TILE: usize = 4;
+        const JOINT_TILE: usize = 4;
 
         #[inline(always)]
         unsafe fn load_sums(p: *const i32) -> Self::A {
