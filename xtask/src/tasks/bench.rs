@@ -69,7 +69,9 @@ fn gated(words: &[String]) -> Vec<String> {
     named.sort();
     named.dedup();
     if named.is_empty() {
-        named = ["cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-scalar", "candle-f32"].map(str::to_owned).to_vec();
+        named = ["cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-scalar", "cpu-avx512-bf16", "candle-f32"]
+            .map(str::to_owned)
+            .to_vec();
     }
     named
 }
