@@ -421,14 +421,18 @@ fn float_stride(units: usize, width: usize) -> usize {
 
 /// Bytes between rows of a quantised activation: whole panels and whole cache lines.
 fn byte_stride(units: usize, width: usize) -> usize {
-    let bytes = units.next_multiple_of(width).next_multiple_of(64);
-    if bytes.is_multiple_of(1024) { bytes + 64 } else { bytes }
+    line_stride(units.next_multiple_of(width))
 }
 
 /// Halves between rows of a rounded activation: whole cache lines.
 fn half_stride(units: usize) -> usize {
-    let halves = units.next_multiple_of(32);
-    if halves.is_multiple_of(512) { halves + 32 } else { halves }
+    line_stride(units * size_of::<Bf16>()) / size_of::<Bf16>()
+}
+
+/// Whole cache lines for `bytes`, and one more where rows would meet in the same sets of a cache.
+fn line_stride(bytes: usize) -> usize {
+    let bytes = bytes.next_multiple_of(64);
+    if bytes.is_multiple_of(1024) { bytes + 64 } else { bytes }
 }
 
 /// Bytes that a row of `units` activations takes for its reader.

@@ -142,7 +142,8 @@ pub(super) unsafe fn write<S: Simd>(y: *mut f32, columns: usize, v: S::V) {
 }
 
 /// Takes every row of the query `$q` through its panels: `tile` and `finish` of the calling module, of the types `$I`
-/// beside the instruction set, blocks of `$block` inputs. Every tile lies inside the rows and panels, of which the query promises at least one row.
+/// beside the instruction set, blocks of `$block` inputs. Every tile lies inside the rows and panels, of which the query
+/// promises at least one row.
 macro_rules! by_panels {
     ($q:expr, $block:expr $(, [$($I:ident),*])?) => {
         let q = $q;

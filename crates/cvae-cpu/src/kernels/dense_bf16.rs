@@ -9,6 +9,7 @@ use cvae_core::Activation;
 use super::activation::{each_activation, value};
 use super::dense::{Span, by_panels, write};
 use super::linear::{Tiles, by_rows};
+use super::product::add_pairs;
 use crate::simd::Simd;
 use crate::simd::bf16::{Bf16, Dot2, Widen};
 
@@ -65,12 +66,6 @@ unsafe fn multiply<S: Simd, const MR: usize, const NR: usize>(
     }
 }
 
-/// Where the weights of vector `j` of the outputs are.
-#[inline(always)]
-fn vector<S: Simd>(w: *const Bf16, next_panel: usize, j: usize) -> *const Bf16 {
-    w.wrapping_add(j / 2 * next_panel + j % 2 * 2 * S::LANES)
-}
-
 /// How inputs are stored and meet their weights.
 ///
 /// # Safety
@@ -79,17 +74,10 @@ pub(crate) trait Inputs<S: Simd> {
     /// An input.
     type X: Copy;
 
-    /// Adds the products of two inputs of `MR` rows with their pairs of weights.
-    unsafe fn two<const MR: usize, const NR: usize>(
-        x: *const Self::X,
-        x_stride: usize,
-        w: *const Bf16,
-        next_panel: usize,
-        acc: &mut [[S::V; NR]; MR],
-    );
-
-    /// As [`Inputs::two`] for an odd last input, whose partner has weights of 0.
-    unsafe fn one<const MR: usize, const NR: usize>(
+    /// Adds the products of `inputs` inputs of `MR` rows with their weights: two, or an odd last one, whose partner has
+    /// weights of 0.
+    unsafe fn add<const MR: usize, const NR: usize>(
+        inputs: usize,
         x: *const Self::X,
         x_stride: usize,
         w: *const Bf16,
@@ -105,51 +93,41 @@ impl<S: Widen> Inputs<S> for Widened {
     type X = f32;
 
     #[inline(always)]
-    unsafe fn two<const MR: usize, const NR: usize>(
+    unsafe fn add<const MR: usize, const NR: usize>(
+        inputs: usize,
         x: *const f32,
         x_stride: usize,
         w: *const Bf16,
         next_panel: usize,
         acc: &mut [[S::V; NR]; MR],
     ) {
-        // SAFETY: as for the caller.
-        unsafe {
-            <Self as Inputs<S>>::one::<MR, NR>(x, x_stride, w, next_panel, acc);
-            let mut b = [S::splat(0.0); NR];
-            for j in 0..NR {
-                b[j] = S::load_second(vector::<S>(w, next_panel, j));
-            }
-            multiply::<S, MR, NR>(x.add(1), x_stride, b, acc);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn one<const MR: usize, const NR: usize>(
-        x: *const f32,
-        x_stride: usize,
-        w: *const Bf16,
-        next_panel: usize,
-        acc: &mut [[S::V; NR]; MR],
-    ) {
+        let vector = |j: usize| w.wrapping_add(j / 2 * next_panel + j % 2 * 2 * S::LANES);
         // SAFETY: as for the caller.
         unsafe {
             let mut b = [S::splat(0.0); NR];
             for j in 0..NR {
-                b[j] = S::load_first(vector::<S>(w, next_panel, j));
+                b[j] = S::load_first(vector(j));
             }
             multiply::<S, MR, NR>(x, x_stride, b, acc);
+            if inputs == 2 {
+                for j in 0..NR {
+                    b[j] = S::load_second(vector(j));
+                }
+                multiply::<S, MR, NR>(x.add(1), x_stride, b, acc);
+            }
         }
     }
 }
 
-/// Halves, which meet their weights two at a time.
+/// Halves, which meet their weights two at a time; a 0 follows an odd last input.
 pub(crate) struct Rounded;
 
 impl<S: Dot2> Inputs<S> for Rounded {
     type X = Bf16;
 
     #[inline(always)]
-    unsafe fn two<const MR: usize, const NR: usize>(
+    unsafe fn add<const MR: usize, const NR: usize>(
+        _inputs: usize,
         x: *const Bf16,
         x_stride: usize,
         w: *const Bf16,
@@ -157,30 +135,7 @@ impl<S: Dot2> Inputs<S> for Rounded {
         acc: &mut [[S::V; NR]; MR],
     ) {
         // SAFETY: as for the caller.
-        unsafe {
-            let mut b = [S::load_pairs(w); NR];
-            for j in 1..NR {
-                b[j] = S::load_pairs(vector::<S>(w, next_panel, j));
-            }
-            for i in 0..MR {
-                let a = S::broadcast_pair(x.add(i * x_stride));
-                for j in 0..NR {
-                    acc[i][j] = S::dot2(acc[i][j], a, b[j]);
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn one<const MR: usize, const NR: usize>(
-        x: *const Bf16,
-        x_stride: usize,
-        w: *const Bf16,
-        next_panel: usize,
-        acc: &mut [[S::V; NR]; MR],
-    ) {
-        // SAFETY: as for the caller; a 0 follows the last input.
-        unsafe { <Self as Inputs<S>>::two::<MR, NR>(x, x_stride, w, next_panel, acc) }
+        unsafe { add_pairs::<S, MR, NR>(x, x_stride, w, next_panel, acc) }
     }
 }
 
@@ -210,12 +165,12 @@ unsafe fn tile<S: Simd, I: Inputs<S>, const MR: usize, const NR: usize>(
         let mut x = q.x.add(row * q.x_stride + span.start);
         let mut w = q.w.add(panel * next_panel + span.start * width);
         for _ in 0..span.depth / 2 {
-            I::two::<MR, NR>(x, q.x_stride, w, next_panel, &mut acc);
+            I::add::<MR, NR>(2, x, q.x_stride, w, next_panel, &mut acc);
             x = x.wrapping_add(2);
             w = w.wrapping_add(2 * width);
         }
         if span.depth % 2 == 1 {
-            I::one::<MR, NR>(x, q.x_stride, w, next_panel, &mut acc);
+            I::add::<MR, NR>(1, x, q.x_stride, w, next_panel, &mut acc);
         }
         for i in 0..MR {
             for j in 0..NR {

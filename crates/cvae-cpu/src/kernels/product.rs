@@ -122,19 +122,10 @@ impl<S: Dot2> Product<S> for Pairs {
         acc: &mut [[S::V; NR]; MR],
     ) {
         let width = 2 * S::LANES;
-        for _ in 0..depth.div_ceil(2) {
-            // SAFETY: the caller promises `MR` rows of `a` and `depth` vectors of `p`, rounded up to whole pairs.
-            unsafe {
-                let mut b = [S::load_pairs(p); NR];
-                for j in 1..NR {
-                    b[j] = S::load_pairs(p.add(j * width));
-                }
-                for i in 0..MR {
-                    let x = S::broadcast_pair(a.add(i * width));
-                    for j in 0..NR {
-                        acc[i][j] = S::dot2(acc[i][j], x, b[j]);
-                    }
-                }
+        // SAFETY: the caller promises `MR` rows of `a` and `depth` vectors of `p`, rounded up to whole pairs.
+        unsafe {
+            for _ in 0..depth.div_ceil(2) {
+                add_pairs::<S, MR, NR>(a, width, p, 0, acc);
                 a = a.wrapping_add(2);
                 p = p.wrapping_add(2 * width);
             }
@@ -151,21 +142,37 @@ impl<S: Dot2> Product<S> for Pairs {
     ) {
         let width = 2 * S::LANES;
         let mut w = w.wrapping_add(2 * column);
-        for _ in 0..depth.div_ceil(2) {
-            // SAFETY: the caller promises `depth` rows with columns `column..column + MR`, rounded up to whole pairs.
-            unsafe {
-                let mut b = [S::load_pairs(x); NR];
-                for j in 1..NR {
-                    b[j] = S::load_pairs(x.add(j * width));
-                }
-                for i in 0..MR {
-                    let a = S::broadcast_pair(w.add(2 * i));
-                    for j in 0..NR {
-                        acc[i][j] = S::dot2(acc[i][j], a, b[j]);
-                    }
-                }
+        // SAFETY: the caller promises `depth` rows with columns `column..column + MR`, rounded up to whole pairs.
+        unsafe {
+            for _ in 0..depth.div_ceil(2) {
+                add_pairs::<S, MR, NR>(w, 2, x, 0, acc);
                 w = w.wrapping_add(2 * width);
                 x = x.wrapping_add(2 * width);
+            }
+        }
+    }
+}
+
+/// `acc[i] += a[i] · p` for one pair of the contraction: pairs of `a` at stride `a_stride`, `NR` vectors of pairs of
+/// `p`, two to a panel; panels are `next_panel` halves apart.
+#[inline(always)]
+pub(super) unsafe fn add_pairs<S: Dot2, const MR: usize, const NR: usize>(
+    a: *const Bf16,
+    a_stride: usize,
+    p: *const Bf16,
+    next_panel: usize,
+    acc: &mut [[S::V; NR]; MR],
+) {
+    // SAFETY: the caller promises the pairs.
+    unsafe {
+        let mut b = [S::load_pairs(p); NR];
+        for j in 1..NR {
+            b[j] = S::load_pairs(p.add(j / 2 * next_panel + j % 2 * 2 * S::LANES));
+        }
+        for i in 0..MR {
+            let x = S::broadcast_pair(a.add(i * a_stride));
+            for j in 0..NR {
+                acc[i][j] = S::dot2(acc[i][j], x, b[j]);
             }
         }
     }

@@ -115,7 +115,8 @@ impl FrozenAutoencoder {
     }
 
     /// Packs the model for the instruction set that `backend` names and starts its threads. `auto` and `cpu` stand for
-    /// the widest, for a model in bf16 the one that multiplies bfloat16 where there is one; such a level runs no others. The result encodes, decodes, reconstructs and scores; its parameters cannot be read.
+    /// the widest, for a model in bf16 the one that multiplies bfloat16 where there is one; such a level runs no others.
+    /// The result encodes, decodes, reconstructs and scores; its parameters cannot be read.
     ///
     /// # Errors
     /// [`ModelError::FrozenBackend`] for another backend than the CPU's, an instruction set that this processor
