@@ -24,6 +24,8 @@ struct Arguments {
     emulated: bool,
     filter: String,
     conformance_only: bool,
+    times_only: bool,
+    engines: Vec<Precision>,
     json: Option<PathBuf>,
 }
 
@@ -34,15 +36,27 @@ impl Arguments {
             match word.as_str() {
                 "--emulated" => arguments.emulated = true,
                 "--conformance-only" => arguments.conformance_only = true,
+                "--times-only" => arguments.times_only = true,
+                "--engine" => arguments.engines.push(engine(&words.next().context("--engine needs an id")?)?),
                 "--filter" => arguments.filter = words.next().context("--filter needs a part of a check's name")?,
                 "--json" => arguments.json = Some(words.next().context("--json needs a file name")?.into()),
                 other => bail!(
-                    "unknown argument `{other}`; known: --emulated, --filter TEXT, --conformance-only, --json FILE"
+                    "unknown argument `{other}`; known: --emulated, --engine ID, --filter TEXT, --conformance-only, \
+                     --times-only, --json FILE"
                 ),
             }
         }
+        if arguments.engines.is_empty() {
+            arguments.engines.extend(Precision::ALL);
+        }
         Ok(arguments)
     }
+}
+
+/// The engine with this id.
+fn engine(id: &str) -> Result<Precision> {
+    let found = Precision::ALL.into_iter().find(|precision| precision.id().as_str() == id);
+    found.with_context(|| format!("unknown engine `{id}`; known: cuda-f32, cuda-tf32, cuda-bf16"))
 }
 
 fn main() -> ExitCode {
@@ -63,12 +77,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let device = CudaBackend::detect()?;
     println!("{}, {}", device.name, device.features.join(", "));
 
-    let (report, conformance) = conformance(&arguments.filter)?;
-    println!("{report}");
-    let mut record = json!({ "device": device, "emulated": arguments.emulated, "conformance": conformance });
+    let (mut report, mut counts) = (Report::default(), Value::Null);
+    if !arguments.times_only {
+        (report, counts) = conformance(arguments)?;
+        println!("{report}");
+    }
+    let mut record = json!({ "device": device, "emulated": arguments.emulated, "conformance": counts });
     // No time is taken of what is wrong, and none of an emulation.
     if report.passed() && !arguments.emulated && !arguments.conformance_only {
-        record["times"] = times()?;
+        record["times"] = times(&arguments.engines)?;
     }
     if let Some(path) = &arguments.json {
         std::fs::write(path, format!("{record:#}\n")).with_context(|| format!("writing {}", path.display()))?;
@@ -87,11 +104,11 @@ fn install_emulator() -> Result<()> {
 }
 
 /// The suite in every precision and on every launch path; the default path is one of them.
-fn conformance(filter: &str) -> Result<(Report, Value)> {
+fn conformance(arguments: &Arguments) -> Result<(Report, Value)> {
     let mut report = Report::default();
     let checks = cvae_conformance::all();
     let mut counts = BTreeMap::new();
-    for precision in Precision::ALL {
+    for &precision in &arguments.engines {
         for path in PATHS {
             eprintln!("checking {} with {path}", precision.id());
             let config = CudaConfig { path: Some(path), ..CudaConfig::default() };
@@ -101,7 +118,7 @@ fn conformance(filter: &str) -> Result<(Report, Value)> {
                 subject.with_deviation(check, reason)
             });
             let mut one = Report::default();
-            one.run(&subject, &checks, filter, None);
+            one.run(&subject, &checks, &arguments.filter, None);
             counts.insert(format!("{} {path}", precision.id()), json!(one.counts()));
             report.records.extend(one.records);
         }
@@ -158,7 +175,7 @@ fn workloads() -> Result<[Workload; 2]> {
 }
 
 /// Times every workload, batch, precision and path; prints a line each.
-fn times() -> Result<Value> {
+fn times(engines: &[Precision]) -> Result<Value> {
     let mut records = vec![];
     println!("{:18} {:10} {:12} {:>12} {:>8}", "case", "engine", "launch", "µs a step", "spread");
     for workload in workloads()? {
