@@ -21,8 +21,9 @@ const SPAN_ROWS: usize = 2048;
 const SPAN_STEPS: usize = 16;
 /// Largest error of the check, relative to the largest element.
 const CHECK_LIMIT: f64 = 1e-4;
-/// The same of a backend in bfloat16.
-const CHECK_LIMIT_BF16: f64 = 0.05;
+/// Largest error of a backend in bfloat16, relative in the 2-norm: a unit whose sum is near 0 may come out on the other
+/// side of it, with a gradient of its own.
+const CHECK_LIMIT_BF16: f64 = 0.1;
 /// Largest squared error of a frozen model in bf16, relative to the squared output.
 const BF16_LIMIT: f64 = 1e-4;
 /// The same in int8.
@@ -268,13 +269,16 @@ fn check(backend: &dyn Backend, case: &Case, data: &Data) -> Result<()> {
     };
     let expected = outcome(&ReferenceBackend).context("the reference")?;
     let found = outcome(backend)?;
-    let scale = expected.iter().fold(f64::MIN_POSITIVE, |most, value| most.max(value.abs()));
-    let worst = found
-        .iter()
-        .zip(&expected)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, |most: f64, error| if error.is_nan() { f64::INFINITY } else { most.max(error) });
-    let limit = if case.precision == "bf16" { CHECK_LIMIT_BF16 } else { CHECK_LIMIT };
-    ensure!(worst / scale <= limit, "{} differs from the reference by {:.1e}", backend.id(), worst / scale);
+    let errors = || expected.iter().zip(&found).map(|(a, b)| (a - b).abs());
+    let (error, limit) = if case.precision == "bf16" {
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+        (norm(&mut errors()) / norm(&mut expected.iter().copied()), CHECK_LIMIT_BF16)
+    } else {
+        let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::MIN_POSITIVE, f64::max);
+        let worst = errors().fold(0.0, |most: f64, error| if error.is_nan() { f64::INFINITY } else { most.max(error) });
+        (worst / largest(&mut expected.iter().map(|value| value.abs())), CHECK_LIMIT)
+    };
+    // Written so that NaN fails.
+    ensure!(error <= limit, "{} differs from the reference by {error:.1e}", backend.id());
     Ok(())
 }

@@ -250,9 +250,10 @@ fn backends(run: &Run) -> Result<Vec<(String, Option<String>)>> {
     if ids.is_empty() {
         let best = cvae_cpu::Level::best();
         ids = vec![best.to_string(), format!("{best}{FROZEN}"), "candle-f32".to_owned()];
-        let rounding = cvae_cpu::Level::Avx512Bf16;
-        if rounding.available() {
-            ids.extend([rounding.to_string(), format!("{rounding}{FROZEN}")]);
+        for rounding in [cvae_cpu::Level::Avx512Bf16, cvae_cpu::Level::AmxBf16] {
+            if rounding.available() {
+                ids.extend([rounding.to_string(), format!("{rounding}{FROZEN}")]);
+            }
         }
     }
     let reason = |id: &String| failed.get(id.trim_end_matches(FROZEN)).map(|reason| (*reason).to_owned());

@@ -11,6 +11,10 @@ const ALIGN: usize = 64;
 /// Size of a huge page; larger allocations are aligned to it and ask for such pages.
 const HUGE_PAGE: usize = 2 * 1024 * 1024;
 
+/// Bytes behind the last float that may be read, though never used: a tile unit reads 16 rows of 64 bytes where fewer
+/// are left.
+const SLACK: usize = 1024;
+
 /// A fixed number of floats at a fixed address, zero at first.
 pub(crate) struct Arena {
     start: NonNull<f32>,
@@ -25,7 +29,7 @@ unsafe impl Sync for Arena {}
 impl Arena {
     /// `floats` zeros.
     pub(crate) fn new(floats: usize, what: &'static str) -> Result<Self, CompileError> {
-        let bytes = floats.max(1).saturating_mul(size_of::<f32>());
+        let bytes = floats.saturating_mul(size_of::<f32>()).saturating_add(SLACK);
         let memory = CompileError::Memory { bytes, what };
         let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGN };
         let Ok(layout) = Layout::from_size_align(bytes, align) else { return Err(memory) };

@@ -25,6 +25,8 @@ pub enum Level {
     /// 512-bit x86 vectors that multiply pairs of bfloat16. Master weights, moments, sums and everything between
     /// products are 32-bit floats.
     Avx512Bf16,
+    /// The same with a unit that multiplies tiles of bfloat16 (AMX).
+    AmxBf16,
 }
 
 impl Level {
@@ -32,7 +34,7 @@ impl Level {
     pub const ALL: [Self; 4] = [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512];
 
     /// Every level that rounds the operands of products to bfloat16, narrowest first.
-    pub const BF16: [Self; 2] = [Self::ScalarBf16, Self::Avx512Bf16];
+    pub const BF16: [Self; 3] = [Self::ScalarBf16, Self::Avx512Bf16, Self::AmxBf16];
 
     /// The backend id of this level.
     pub const fn id(self) -> BackendId {
@@ -43,6 +45,7 @@ impl Level {
             Self::Avx512 => "cpu-avx512",
             Self::ScalarBf16 => "cpu-scalar-bf16",
             Self::Avx512Bf16 => "cpu-avx512-bf16",
+            Self::AmxBf16 => "cpu-amx-bf16",
         })
     }
 
@@ -54,6 +57,7 @@ impl Level {
             Self::Avx2 => "AVX2 and FMA",
             Self::Avx512 => "AVX-512 (F, BW, DQ, VL)",
             Self::Avx512Bf16 => "AVX-512 (F, BW, DQ, VL, BF16)",
+            Self::AmxBf16 => "AMX-BF16 and AVX-512 (F, BW, DQ, VL, BF16) on Linux",
         }
     }
 
@@ -61,7 +65,7 @@ impl Level {
     pub fn deviations(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Scalar | Self::Neon | Self::Avx2 | Self::Avx512 => &[],
-            Self::ScalarBf16 | Self::Avx512Bf16 => &[(
+            Self::ScalarBf16 | Self::Avx512Bf16 | Self::AmxBf16 => &[(
                 "closed::linear_",
                 "converges to within this precision's rounding, which is beyond the check's limit",
             )],
@@ -105,6 +109,10 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => {
                 (has_avx512() && is_x86_feature_detected!("avx512bf16")).then_some(&table::avx512_bf16::KERNELS)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::AmxBf16 => {
+                (Self::Avx512Bf16.available() && crate::simd::amx::available()).then_some(&table::amx_bf16::KERNELS)
             }
             #[allow(unreachable_patterns, reason = "which levels remain depends on the architecture")]
             _ => None,

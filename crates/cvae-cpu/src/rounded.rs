@@ -245,14 +245,15 @@ impl Worker<'_> {
         }
     }
 
-    /// Runs `q`, the gradient of panel `panel` of `weight` by `pairs`, and rounds the weights that it changes.
+    /// Runs `q`, the gradient of panel `panel` of `weight`, its rows from `row`, by `pairs`, and rounds a panel whose
+    /// last weights it changes.
     ///
     /// # Safety
     /// Pointers as [`WeightGrad`] documents, which has the floats of the same pairs.
     pub(crate) unsafe fn weight_grad_product(
         &self,
         q: &WeightGrad<'_>,
-        (weight, panel): (ParamId, usize),
+        (weight, panel, row): (ParamId, usize, usize),
         pairs: &[(ValueId, ValueId)],
     ) {
         // SAFETY: the caller's promise; this thread alone has its scratch and the panel.
@@ -269,11 +270,11 @@ impl Worker<'_> {
                     columns: std::ptr::null_mut(),
                     pairs: p,
                 });
-                let a = self.rounded_at(values.columns, self.value(*whole), 0, 0);
+                let a = self.rounded_at(values.columns, self.value(*whole), 0, row);
                 operands[index] = Pair { a: a.cast_const(), a_stride: floats.a_stride, p: p.cast_const() };
             }
             (kernels.weight_grad)(&q.of(&operands[..q.pairs.len()]));
-            if !matches!(q.rule, Rule::Store) {
+            if !matches!(q.rule, Rule::Store) && row + q.rows == self.params.slot(weight).rows {
                 self.params.round(self.kernels, weight, panel);
             }
         }

@@ -72,7 +72,7 @@ fn gated(words: &[String]) -> Vec<String> {
         // The levels that the conformance suite knows on this architecture.
         let wide: &[&str] = match std::env::consts::ARCH {
             "aarch64" => &["cpu-neon"],
-            _ => &["cpu-avx512", "cpu-avx2", "cpu-avx512-bf16"],
+            _ => &["cpu-avx512", "cpu-avx2", "cpu-avx512-bf16", "cpu-amx-bf16"],
         };
         named = wide.iter().chain(&["cpu-scalar", "candle-f32"]).map(|id| (*id).to_owned()).collect();
     }

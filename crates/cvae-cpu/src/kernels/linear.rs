@@ -104,14 +104,9 @@ unsafe fn partial_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>
         let mut x = q.x;
         let mut first = acc;
         for (shard, depth) in q.depths.into_iter().enumerate() {
-            let mut left = depth;
-            while left > 0 {
-                let depth = left.min(width);
-                P::by_columns::<MR, NR>(depth, w, x, &mut acc);
-                w = w.wrapping_add(q.panel_stride);
-                x = x.wrapping_add(depth * width);
-                left -= depth;
-            }
+            P::by_columns::<MR, NR>(depth, w, q.panel_stride, x, &mut acc);
+            w = w.wrapping_add(depth.div_ceil(width) * q.panel_stride);
+            x = x.wrapping_add(depth * width);
             if shard == 0 && q.depths[1] > 0 {
                 first = acc;
                 acc = [[S::splat(0.0); NR]; MR];

@@ -5,6 +5,9 @@ use super::optimizer::{Prepared, Rule};
 use super::product::Product;
 use crate::simd::Simd;
 
+/// Floats of a cache line.
+const LINE: usize = 16;
+
 /// Two values whose product over the batch is part of a weight's gradient.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair<T = f32> {
@@ -56,21 +59,14 @@ unsafe fn grad_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(
     unsafe {
         let mut acc = [[S::splat(0.0); NR]; MR];
         for i in 0..MR {
-            S::prefetch(q.w.wrapping_add((row + MR + i) * width));
-            S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width));
-            S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width + width));
+            for line in 0..width.div_ceil(LINE) {
+                S::prefetch(q.w.wrapping_add((row + MR + i) * width + line * LINE));
+                S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width + line * LINE));
+                S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width + width + line * LINE));
+            }
         }
         for pair in q.pairs {
-            let mut a = pair.a.add(row * width);
-            let mut p = pair.p;
-            let mut left = q.batch;
-            while left > 0 {
-                let depth = left.min(width);
-                P::by_columns::<MR, NR>(depth, a, p, &mut acc);
-                a = a.wrapping_add(pair.a_stride);
-                p = p.wrapping_add(depth * width);
-                left -= depth;
-            }
+            P::by_columns::<MR, NR>(q.batch, pair.a.add(row * width), pair.a_stride, pair.p, &mut acc);
         }
         let w = q.w.add(row * width);
         if q.decay != 0.0 || !q.square_sum.is_null() {

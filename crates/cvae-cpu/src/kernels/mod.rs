@@ -20,3 +20,4 @@ pub(crate) mod product;
 pub(crate) mod reconstruction;
 pub(crate) mod rounding;
 pub(crate) mod table;
+pub(crate) mod tiles;

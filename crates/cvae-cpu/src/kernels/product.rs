@@ -10,15 +10,17 @@ use crate::simd::bf16::{Bf16, Dot2};
 /// How operands are stored and multiplied.
 ///
 /// # Safety
-/// The instruction set of `S`, pointers valid for what the loops read.
+/// The instruction set of `S`, pointers valid for what the loops read; behind the last row of `a` another 1024 bytes can be
+/// read, whatever they hold.
 pub(crate) trait Product<S: Simd> {
     /// An operand's element.
     type T: Copy;
 
-    /// `acc[i] += Σ_k a[i][k] · p[k]`: rows of `a` at stride `PW`, `depth ≤ PW` consecutive columns.
+    /// `acc[i] += Σ_k a[i][k] · p[k]`: `depth` columns of `a` in panels `[row][PW]` that are `a_stride` elements apart.
     unsafe fn by_columns<const MR: usize, const NR: usize>(
         depth: usize,
         a: *const Self::T,
+        a_stride: usize,
         p: *const Self::T,
         acc: &mut [[S::V; NR]; MR],
     );
@@ -43,16 +45,22 @@ impl<S: Simd> Product<S> for Floats {
     unsafe fn by_columns<const MR: usize, const NR: usize>(
         depth: usize,
         mut a: *const f32,
+        a_stride: usize,
         mut p: *const f32,
         acc: &mut [[S::V; NR]; MR],
     ) {
         let width = 2 * S::LANES;
-        // SAFETY: the caller promises `MR` rows of `a` and `depth` vectors of `p`.
+        let mut left = depth;
+        // SAFETY: the caller promises `MR` rows of every panel of `a` and `depth` vectors of `p`.
         unsafe {
-            for _ in 0..depth {
-                add_column::<S, MR, NR>(a, width, p, acc);
-                a = a.add(1);
-                p = p.add(width);
+            while left > 0 {
+                let depth = left.min(width);
+                for k in 0..depth {
+                    add_column::<S, MR, NR>(a.add(k), width, p, acc);
+                    p = p.wrapping_add(width);
+                }
+                a = a.wrapping_add(a_stride);
+                left -= depth;
             }
         }
     }
@@ -118,16 +126,23 @@ impl<S: Dot2> Product<S> for Pairs {
     unsafe fn by_columns<const MR: usize, const NR: usize>(
         depth: usize,
         mut a: *const Bf16,
+        a_stride: usize,
         mut p: *const Bf16,
         acc: &mut [[S::V; NR]; MR],
     ) {
         let width = 2 * S::LANES;
-        // SAFETY: the caller promises `MR` rows of `a` and `depth` vectors of `p`, rounded up to whole pairs.
+        let mut left = depth;
+        // SAFETY: the caller promises `MR` rows of every panel of `a` and `depth` vectors of `p`, rounded up to whole
+        // pairs; a panel has an even number of columns.
         unsafe {
-            for _ in 0..depth.div_ceil(2) {
-                add_pairs::<S, MR, NR>(a, width, p, 0, acc);
-                a = a.wrapping_add(2);
-                p = p.wrapping_add(2 * width);
+            while left > 0 {
+                let depth = left.min(width);
+                for pair in 0..depth.div_ceil(2) {
+                    add_pairs::<S, MR, NR>(a.add(2 * pair), width, p, 0, acc);
+                    p = p.wrapping_add(2 * width);
+                }
+                a = a.wrapping_add(a_stride);
+                left -= depth;
             }
         }
     }
@@ -184,18 +199,25 @@ mod tests {
     use super::super::linear_grad::{Pair, WeightGrad};
     use super::super::optimizer::Rule;
     use super::super::rounding::Rounding;
-    use super::super::table::{Kernels, RoundedKernels};
+    use super::super::table::{self, Kernels, RoundedKernels};
     use super::Bf16;
     use crate::backend::Level;
 
-    /// The levels that round and that this processor has.
-    fn levels() -> impl Iterator<Item = (Level, &'static Kernels, &'static RoundedKernels)> {
-        Level::BF16.into_iter().filter_map(|level| {
-            let Some(kernels) = level.kernels() else {
+    /// The tables of levels that round and that this processor has, and of emulated tiles.
+    fn levels() -> impl Iterator<Item = (String, &'static Kernels, &'static RoundedKernels)> {
+        let levels = Level::BF16.into_iter().filter_map(|level| {
+            let kernels = level.kernels();
+            if kernels.is_none() {
                 eprintln!("skipped: {level} needs {}", level.requirement());
-                return None;
-            };
-            Some((level, kernels, kernels.rounded.expect("a level of bfloat16 rounds")))
+            }
+            Some((level.to_string(), kernels?))
+        });
+        let emulated = ("emulated tiles".to_owned(), &table::emulated_tiles::KERNELS);
+        levels.chain([emulated]).map(|(name, kernels)| {
+            let rounded = kernels.rounded.expect("a level of bfloat16 rounds");
+            // SAFETY: the processor has the level; a test's thread ends with the test.
+            unsafe { (rounded.enter)() };
+            (name, kernels, rounded)
         })
     }
 
@@ -212,7 +234,9 @@ mod tests {
     /// Both forms of some rows, with 7 in every place that nothing is written to.
     fn forms(kernels: &RoundedKernels, from: &[f32], width: usize, valid: usize) -> (Vec<Bf16>, Vec<Bf16>) {
         let rows = from.len() / width;
-        let mut columns = vec![Bf16::from_f32(7.0); rows * width];
+        // Room behind the last row: see `Product`.
+        let mut columns = Vec::with_capacity(rows * width + 512);
+        columns.resize(rows * width, Bf16::from_f32(7.0));
         let mut pairs = vec![Bf16::from_f32(7.0); rows.next_multiple_of(2) * width];
         let (to_columns, to_pairs) = (columns.as_mut_ptr(), pairs.as_mut_ptr());
         let q = Rounding { from: from.as_ptr(), rows, valid, columns: to_columns, pairs: to_pairs };
@@ -271,11 +295,10 @@ mod tests {
                         let panels = depth.div_ceil(width);
                         let valid = |panel: usize| (depth - panel * width).min(width);
                         let w: Vec<_> = (0..panels).map(|panel| rows(units, width, valid(panel), 5 + panel)).collect();
-                        let columns: Vec<Bf16> = w
-                            .iter()
-                            .enumerate()
-                            .flat_map(|(panel, w)| forms(rounded, w, width, valid(panel)).0)
-                            .collect();
+                        let mut columns = Vec::with_capacity(panels * units * width + 512);
+                        for (panel, w) in w.iter().enumerate() {
+                            columns.extend(forms(rounded, w, width, valid(panel)).0);
+                        }
                         let q = Partial {
                             w: columns.as_ptr(),
                             panel_stride: units * width,
@@ -334,8 +357,10 @@ mod tests {
                 let panels = batch.div_ceil(width);
                 let valid = |panel: usize| (batch - panel * width).min(width);
                 let a: Vec<_> = (0..panels).map(|panel| rows(units, width, valid(panel), 9 + panel)).collect();
-                let columns: Vec<Bf16> =
-                    a.iter().enumerate().flat_map(|(panel, a)| forms(rounded, a, width, valid(panel)).0).collect();
+                let mut columns = Vec::with_capacity(panels * units * width + 512);
+                for (panel, a) in a.iter().enumerate() {
+                    columns.extend(forms(rounded, a, width, valid(panel)).0);
+                }
                 let p = rows(batch, width, width, 4);
                 let (_, pairs) = forms(rounded, &p, width, width);
                 let pair = Pair { a: columns.as_ptr(), a_stride: units * width, p: pairs.as_ptr() };

@@ -7,11 +7,16 @@ use super::element::{Block, Element};
 use super::gather::{BatchMajor, Gather};
 use super::linear::{Expand, Partial, Reduce};
 use super::linear_grad::{BiasGrad, WeightGrad};
-use super::mmd::Pairs;
+use super::mmd::Pairs as PairsOfRows;
 use super::optimizer::Apply;
-use super::product::Floats;
+use super::product::{Floats, Pairs};
 use super::rounding::Rounding;
+use super::tiles::Tiled;
+#[cfg(target_arch = "x86_64")]
+use super::tiles::Unit;
 use crate::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::amx::Amx;
 use crate::simd::bf16::Bf16;
 use crate::simd::int8::{Joint, Plain};
 
@@ -27,7 +32,7 @@ pub(crate) struct Kernels {
     pub(crate) weight_grad: unsafe fn(&WeightGrad<'_>),
     pub(crate) bias_grad: unsafe fn(&BiasGrad),
     pub(crate) element: unsafe fn(&Block, &Element) -> f64,
-    pub(crate) pairs: unsafe fn(&Pairs) -> f64,
+    pub(crate) pairs: unsafe fn(&PairsOfRows) -> f64,
     pub(crate) gather: unsafe fn(&Gather),
     pub(crate) batch_major: unsafe fn(&BatchMajor),
     pub(crate) apply: unsafe fn(&Apply),
@@ -78,7 +83,7 @@ macro_rules! level {
             entry!(weight_grad, linear_grad::weight_grad::<$simd, Floats>, (q: &WeightGrad<'_>));
             entry!(bias_grad, linear_grad::bias_grad::<$simd>, (q: &BiasGrad));
             entry!(element_block, element::element::<$simd>, (block: &Block, op: &Element) -> f64);
-            entry!(pairs, mmd::pairs::<$simd>, (q: &Pairs) -> f64);
+            entry!(pairs, mmd::pairs::<$simd>, (q: &PairsOfRows) -> f64);
             entry!(gather_panel, gather::gather::<$simd>, (q: &Gather));
             entry!(batch_major, gather::batch_major::<$simd>, (q: &BatchMajor));
             entry!(apply, optimizer::apply::<$simd>, (q: &Apply));
@@ -134,16 +139,20 @@ pub(crate) struct RoundedKernels {
     pub(crate) round: unsafe fn(&Rounding),
     pub(crate) dense: unsafe fn(&DenseBf16<Bf16>),
     pub(crate) narrow: unsafe fn(&Narrow),
+    /// Prepares a thread for the products of training.
+    pub(crate) enter: unsafe fn(),
+    /// Ends what `enter` began.
+    pub(crate) leave: unsafe fn(),
 }
 
-/// Defines a module with the kernels of `$simd` under `$feature` that round, in a table otherwise that of `$level`.
+/// Defines a module with the kernels of `$simd` under `$feature` that round and multiply by `$product`, in a table
+/// otherwise that of `$level`. `$enter` and `$leave` bracket training steps.
 macro_rules! rounded_level {
-    ($(#[$cfg:meta])* $name:ident, $level:ident, $simd:ty $(, $feature:literal)?) => {
+    ($(#[$cfg:meta])* $name:ident, $level:ident, $simd:ty, $product:ty, [$enter:path, $leave:path] $(, $feature:literal)?) => {
         $(#[$cfg])*
         pub(crate) mod $name {
             use super::*;
             use crate::kernels::dense_bf16::{self, Rounded};
-            use crate::kernels::product::Pairs;
             use crate::kernels::{linear, linear_grad, rounding};
 
             macro_rules! entry {
@@ -158,29 +167,65 @@ macro_rules! rounded_level {
                 };
             }
 
-            entry!(partial, linear::partial::<$simd, Pairs>, Partial<Bf16>);
-            entry!(expand, linear::expand::<$simd, Pairs>, Expand<Bf16>);
-            entry!(weight_grad, linear_grad::weight_grad::<$simd, Pairs>, WeightGrad<'_, Bf16>);
+            entry!(partial, linear::partial::<$simd, $product>, Partial<Bf16>);
+            entry!(expand, linear::expand::<$simd, $product>, Expand<Bf16>);
+            entry!(weight_grad, linear_grad::weight_grad::<$simd, $product>, WeightGrad<'_, Bf16>);
             entry!(round, rounding::round::<$simd>, Rounding);
             entry!(dense, dense_bf16::dense_bf16::<$simd, Rounded>, DenseBf16<Bf16>);
             entry!(narrow, dense_bf16::narrow::<$simd>, Narrow);
 
             /// The table.
             pub(crate) static KERNELS: Kernels = Kernels {
-                rounded: Some(&RoundedKernels { partial, expand, weight_grad, round, dense, narrow }),
+                rounded: Some(&RoundedKernels {
+                    partial,
+                    expand,
+                    weight_grad,
+                    round,
+                    dense,
+                    narrow,
+                    enter: $enter,
+                    leave: $leave,
+                }),
                 ..$level::KERNELS
             };
         }
     };
 }
 
-rounded_level!(portable_bf16, portable, crate::simd::portable::Portable<4, 4>);
+/// For levels that need no preparation.
+///
+/// # Safety
+/// None is needed.
+unsafe fn nothing() {}
+
+rounded_level!(portable_bf16, portable, crate::simd::portable::Portable<4, 4>, Pairs, [nothing, nothing]);
 rounded_level!(
     #[cfg(target_arch = "x86_64")]
     avx512_bf16,
     avx512,
     crate::simd::avx512::Avx512,
+    Pairs,
+    [nothing, nothing],
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16"
+);
+rounded_level!(
+    #[cfg(target_arch = "x86_64")]
+    amx_bf16,
+    avx512,
+    crate::simd::avx512::Avx512,
+    Tiled<Amx>,
+    [Amx::enter, Amx::leave],
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16"
+);
+
+level!($ #[cfg(test)] portable16, crate::simd::portable::Portable<16, 14>);
+rounded_level!(
+    #[cfg(test)]
+    emulated_tiles,
+    portable16,
+    crate::simd::portable::Portable<16, 14>,
+    Tiled<crate::kernels::tiles::Emulated>,
+    [nothing, nothing]
 );
 
 /// Tables of x86 levels on processors that multiply and add four bytes in one instruction.

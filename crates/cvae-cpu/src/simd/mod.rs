@@ -4,6 +4,8 @@
 //! `#[target_feature]` entry points of [`crate::kernels::table`], where every intrinsic inlines.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;

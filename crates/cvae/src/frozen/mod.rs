@@ -136,6 +136,8 @@ impl FrozenAutoencoder {
 fn level(name: &str, precision: FrozenPrecision) -> Result<Level, ModelError> {
     let products: &[Level] = if precision == FrozenPrecision::Bf16 { &Level::BF16 } else { &[] };
     let level = match name {
+        // Where there are tiles, pairs are multiplied more slowly than floats.
+        "auto" | "cpu" if Level::AmxBf16.available() => Level::best(),
         "auto" | "cpu" if products.contains(&Level::Avx512Bf16) && Level::Avx512Bf16.available() => Level::Avx512Bf16,
         "auto" | "cpu" => Level::best(),
         name => match Level::ALL.iter().chain(products).find(|level| level.id().as_str() == name) {
@@ -156,7 +158,9 @@ fn level(name: &str, precision: FrozenPrecision) -> Result<Level, ModelError> {
 /// stores weights in bf16, and no more.
 fn id(level: Level, precision: FrozenPrecision) -> BackendId {
     match (precision, level) {
-        (FrozenPrecision::F32, level) | (_, level @ (Level::ScalarBf16 | Level::Avx512Bf16)) => level.id(),
+        (FrozenPrecision::F32, level) | (_, level @ (Level::ScalarBf16 | Level::Avx512Bf16 | Level::AmxBf16)) => {
+            level.id()
+        }
         (FrozenPrecision::Bf16, Level::Scalar) => BackendId::new("cpu-scalar-bf16-weights"),
         (FrozenPrecision::Bf16, Level::Neon) => BackendId::new("cpu-neon-bf16-weights"),
         (FrozenPrecision::Bf16, Level::Avx2) => BackendId::new("cpu-avx2-bf16-weights"),

@@ -3,7 +3,7 @@
 //! | name | backend |
 //! |---|---|
 //! | `auto` | the fastest available: a CPU's, or a GPU's where [`select_for`] finds the work large enough |
-//! | `cpu` | the widest instruction set of this machine: `cpu-avx512`, `cpu-avx2`, `cpu-neon` or `cpu-scalar`; in bf16 `cpu-avx512-bf16` |
+//! | `cpu` | the widest instruction set of this machine: `cpu-avx512`, `cpu-avx2`, `cpu-neon` or `cpu-scalar`; in bf16 `cpu-amx-bf16` or `cpu-avx512-bf16` |
 //! | `cuda` | the CUDA backend of the precision asked for |
 //! | `candle` | `candle-f32` |
 //! | any id of [`IDS`] | that backend, or an error |
@@ -29,12 +29,13 @@ use crate::config::{BackendConfig, Precision};
 pub use error::RegistryError;
 
 /// Every backend id, the fastest first within a device.
-pub const IDS: [&str; 12] = [
+pub const IDS: [&str; 13] = [
     "cpu-avx512",
     "cpu-avx2",
     "cpu-neon",
     "cpu-scalar",
     "cpu-avx512-bf16",
+    "cpu-amx-bf16",
     "cpu-scalar-bf16",
     "cuda-f32",
     "cuda-tf32",
@@ -112,7 +113,7 @@ fn choose(config: &BackendConfig, plan: Option<&Plan>) -> Result<Selected, Regis
     let candidates: &[&'static str] = match (name, config.precision) {
         ("auto", Precision::F32) => &["cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-scalar", "candle-f32"],
         ("cpu", Precision::F32) => &["cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-scalar"],
-        ("auto" | "cpu", Precision::Bf16) if has_bf16_products() => &["cpu-avx512-bf16"],
+        ("auto" | "cpu", Precision::Bf16) if has_bf16_products() => &["cpu-amx-bf16", "cpu-avx512-bf16"],
         ("cuda", Precision::F32) => &["cuda-f32"],
         ("cuda", Precision::Bf16) => &["cuda-bf16"],
         ("candle", Precision::F32) => &["candle-f32"],

@@ -1,0 +1,196 @@
+//! Products of pairs of bfloat16 by a unit that multiplies whole tiles of them (Intel AMX).
+//!
+//! The unit multiplies 16 rows of 32 numbers, each row contiguous, by 16 pairs of 16 lanes, and adds to 16 rows of 16
+//! floats. Columns `[row][PW]` of a panel of 32 are rows of such a tile as they lie, pairs `[pair][PW][2]` are two
+//! tiles beside each other; a panel of weights that is contracted by rows is turned over on the way, 16 by 16 pairs.
+//! What is left of a contraction beside whole tiles goes through a copy with zeros behind it.
+
+use std::marker::PhantomData;
+
+use super::product::{Pairs, Product};
+use crate::simd::Simd;
+use crate::simd::bf16::Bf16;
+
+/// Rows of a tile, and lanes of a tile of sums.
+pub(crate) const ROWS: usize = 16;
+/// Numbers that a tile contracts.
+const DEPTH: usize = 32;
+/// Tiles of turned weights at a time: 8 KiB, which stay in the first-level cache.
+const TURNED: usize = 8;
+
+/// The factors of a chain of tiles, and how far each is from the next, in numbers.
+pub(crate) struct Chain {
+    /// `[steps]` tiles of 16 rows of 32 numbers.
+    pub(crate) a: *const Bf16,
+    /// Numbers between rows of `a`.
+    pub(crate) a_row: usize,
+    pub(crate) a_step: usize,
+    /// `[steps]` tiles `[16 pairs][32 lanes][2]`.
+    pub(crate) b: *const Bf16,
+    pub(crate) b_step: usize,
+    /// At least 1.
+    pub(crate) steps: usize,
+}
+
+/// Sums of one chain.
+#[repr(align(64))]
+pub(crate) struct Sums(pub(crate) [[f32; 2 * ROWS]; ROWS]);
+
+/// What multiplies tiles.
+///
+/// # Safety
+/// The unit is there and has been entered on this thread; a chain's pointers are valid. Of `a`, only the first `rows`
+/// rows count: the unit may read all 16 and make of the others what it likes.
+pub(crate) trait Unit {
+    /// `sums[i][lane] = Σ a[i][k] · b[k][lane]` for the first 16 lanes, or for all 32.
+    unsafe fn multiply(chain: &Chain, rows: usize, both: bool, sums: &mut Sums);
+    /// Prepares this thread.
+    unsafe fn enter();
+    /// Lets go of the unit.
+    unsafe fn leave();
+}
+
+/// Products by `U`, for levels of 16 lanes.
+pub(crate) struct Tiled<U>(PhantomData<U>);
+
+/// Zeros, with room for a tile of `N` rows of 64 bytes.
+#[repr(align(64))]
+struct Staged<const N: usize>([[u32; ROWS]; N]);
+
+impl<S: Simd, U: Unit> Product<S> for Tiled<U>
+where
+    Pairs: Product<S, T = Bf16>,
+{
+    type T = Bf16;
+
+    #[inline(always)]
+    unsafe fn by_columns<const MR: usize, const NR: usize>(
+        depth: usize,
+        a: *const Bf16,
+        a_stride: usize,
+        p: *const Bf16,
+        acc: &mut [[S::V; NR]; MR],
+    ) {
+        const { assert!(S::LANES == ROWS && MR <= ROWS && NR <= 2) };
+        let (whole, rest) = (depth / DEPTH, depth % DEPTH);
+        // SAFETY: the caller promises the panels; the last one's pairs are read as far as they go.
+        unsafe {
+            if whole > 0 {
+                let chain = Chain { a, a_row: DEPTH, a_step: a_stride, b: p, b_step: DEPTH * DEPTH, steps: whole };
+                add::<S, U, MR, NR>(&chain, acc);
+            }
+            if rest > 0 {
+                let (a, p) = (a.wrapping_add(whole * a_stride), p.wrapping_add(whole * DEPTH * DEPTH));
+                let mut b = Staged([[0; ROWS]; 2 * ROWS]);
+                stage_pairs::<S>(p, rest.div_ceil(2), &mut b);
+                let b = b.0.as_ptr().cast();
+                add::<S, U, MR, NR>(&Chain { a, a_row: DEPTH, a_step: 0, b, b_step: 0, steps: 1 }, acc);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn by_rows<const MR: usize, const NR: usize>(
+        depth: usize,
+        column: usize,
+        w: *const Bf16,
+        x: *const Bf16,
+        acc: &mut [[S::V; NR]; MR],
+    ) {
+        const { assert!(S::LANES == ROWS && MR <= ROWS && NR <= 2) };
+        // Of a panel's 32 columns, the 16 that hold those asked for.
+        let left = column.min(ROWS);
+        let (pairs, whole) = (depth.div_ceil(2), depth / DEPTH);
+        // Turned tiles, and rows behind the last that the unit may read.
+        let mut turned = Staged([[0; ROWS]; (TURNED + 1) * ROWS]);
+        // SAFETY: the caller promises `depth` rows with columns `column..column + MR`, rounded up to whole pairs.
+        unsafe {
+            let words = w.cast::<f32>().wrapping_add(left);
+            let tile = |index: usize| words.wrapping_add(index * ROWS * DEPTH);
+            let at = turned.0.as_mut_ptr().cast::<f32>();
+            let first = at.add((column - left) * ROWS).cast_const().cast();
+            let mut done = 0;
+            while done < whole {
+                let steps = (whole - done).min(TURNED);
+                for step in 0..steps {
+                    S::transpose(tile(done + step), DEPTH, at.add(step * ROWS * ROWS), ROWS);
+                }
+                let b = x.wrapping_add(done * DEPTH * DEPTH);
+                let chain = Chain { a: first, a_row: DEPTH, a_step: ROWS * DEPTH, b, b_step: DEPTH * DEPTH, steps };
+                add::<S, U, MR, NR>(&chain, acc);
+                done += steps;
+            }
+            let rest = pairs - whole * ROWS;
+            if rest > 0 {
+                let mut rows = Staged([[0; ROWS]; ROWS]);
+                for pair in 0..rest {
+                    S::store(rows.0[pair].as_mut_ptr().cast(), S::load(tile(whole).add(pair * DEPTH)));
+                }
+                S::transpose(rows.0.as_ptr().cast(), ROWS, at, ROWS);
+                let mut b = Staged([[0; ROWS]; 2 * ROWS]);
+                stage_pairs::<S>(x.wrapping_add(whole * DEPTH * DEPTH), rest, &mut b);
+                let b = b.0.as_ptr().cast();
+                add::<S, U, MR, NR>(&Chain { a: first, a_row: DEPTH, a_step: 0, b, b_step: 0, steps: 1 }, acc);
+            }
+        }
+    }
+}
+
+/// Copies the first pairs of a panel, two vectors each.
+#[inline(always)]
+unsafe fn stage_pairs<S: Simd>(from: *const Bf16, pairs: usize, to: &mut Staged<{ 2 * ROWS }>) {
+    for pair in 0..pairs {
+        for j in 0..2 {
+            // SAFETY: the caller promises the pairs; there are 16 at most.
+            unsafe {
+                let vector = S::load(from.cast::<f32>().add((2 * pair + j) * ROWS));
+                S::store(to.0[2 * pair + j].as_mut_ptr().cast(), vector);
+            }
+        }
+    }
+}
+
+/// `acc += a · b`.
+#[inline(always)]
+unsafe fn add<S: Simd, U: Unit, const MR: usize, const NR: usize>(chain: &Chain, acc: &mut [[S::V; NR]; MR]) {
+    let mut sums = std::mem::MaybeUninit::<Sums>::uninit();
+    // SAFETY: the caller promises the chain; the unit writes every sum that is read.
+    unsafe {
+        let sums = &mut *sums.as_mut_ptr();
+        U::multiply(chain, MR, NR == 2, sums);
+        for i in 0..MR {
+            for j in 0..NR {
+                acc[i][j] = S::add(acc[i][j], S::load(sums.0[i].as_ptr().add(j * ROWS)));
+            }
+        }
+    }
+}
+
+/// The unit in plain Rust: the same sums in the same order, for tests.
+#[cfg(test)]
+pub(crate) struct Emulated;
+
+#[cfg(test)]
+impl Unit for Emulated {
+    unsafe fn multiply(chain: &Chain, rows: usize, both: bool, sums: &mut Sums) {
+        sums.0 = [[f32::NAN; 2 * ROWS]; ROWS];
+        let lanes = if both { 2 * ROWS } else { ROWS };
+        for (i, lane) in (0..rows).flat_map(|i| (0..lanes).map(move |lane| (i, lane))) {
+            let mut sum = 0.0f32;
+            for (step, k) in (0..chain.steps).flat_map(|step| (0..DEPTH).map(move |k| (step, k))) {
+                // SAFETY: the caller promises the chain.
+                let (a, b) = unsafe {
+                    let a = *chain.a.add(step * chain.a_step + i * chain.a_row + k);
+                    let b = *chain.b.add(step * chain.b_step + (k / 2 * 2 * ROWS + lane) * 2 + k % 2);
+                    (a, b)
+                };
+                sum += a.to_f32() * b.to_f32();
+            }
+            sums.0[i][lane] = sum;
+        }
+    }
+
+    unsafe fn enter() {}
+
+    unsafe fn leave() {}
+}
