@@ -58,7 +58,57 @@ pub fn generate(root: &Path, check: bool) -> Result<()> {
         splice(&root.join("docs/PERFORMANCE.md"), &text, check)?;
     }
     splice(&root.join("README.md"), &readme, check)?;
-    splice(&root.join("docs/BENCHMARKS.md"), &tables, check)
+    splice(&root.join("docs/BENCHMARKS.md"), &tables, check)?;
+    for folder in folders(&folder)? {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let page = root.join("docs").join(format!("benchmarks-{name}.md"));
+        write(&page, &elsewhere(&name, &folder)?, check)?;
+    }
+    Ok(())
+}
+
+/// The page of another machine, whose records lie in a folder of their own: all of them, those of a repeated case too.
+fn elsewhere(name: &str, folder: &Path) -> Result<String> {
+    let [sessions, sweeps, rooflines] = sessions(folder)?;
+    let mut text = format!(
+        "# Speed: {name}\n\nWritten by `cargo xtask report` from `benches/records/{name}/`; what cases and columns mean, and \
+         the rules, are in [BENCHMARKS.md](BENCHMARKS.md).\n"
+    );
+    for session in &sessions {
+        text += &format!("\n{}.\n", machine_line(&session.machine));
+        for (case, records) in by_case(session) {
+            text += &format!("\n## {case}\n\n{}", case_table(&records));
+        }
+    }
+    for sweep in &sweeps {
+        let machine = machine_line(&sweep.machine);
+        text += &format!("\n## Widths and batches\n\n{machine}.\n\n{}", sweep_table(&by_case(sweep)));
+    }
+    for session in &rooflines {
+        let table = roofline(&session.records, session.machine.peaks);
+        text += &format!("\n## Where the time goes\n\n{}.\n\n{table}", machine_line(&session.machine));
+    }
+    Ok(text)
+}
+
+/// The folders in a folder, by name.
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    Ok(folders)
+}
+
+/// Writes a page that is generated as a whole, or only compares it.
+fn write(path: &Path, text: &str, check: bool) -> Result<()> {
+    if !check {
+        return std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
+    }
+    if std::fs::read_to_string(path).unwrap_or_default() != text {
+        bail!("{} is not what the records give; run `cargo xtask report`", path.display());
+    }
+    Ok(())
 }
 
 /// The records of each case, in the order of the file.
@@ -113,11 +163,5 @@ fn splice(path: &Path, content: &str, check: bool) -> Result<()> {
         bail!("the markers of {} are in the wrong order", path.display());
     }
     let fresh = format!("{}{BEGIN}\n{content}{}", &text[..begin], &text[end..]);
-    if check && fresh != text {
-        bail!("{} is not what the records give; run `cargo xtask report`", path.display());
-    }
-    if !check {
-        std::fs::write(path, fresh).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    write(path, &fresh, check)
 }

@@ -245,15 +245,14 @@ impl Worker<'_> {
         }
     }
 
-    /// Runs `q`, the gradient of panel `panel` of `weight`, its rows from `row`, by `pairs`, and rounds a panel whose
-    /// last weights it changes.
+    /// Runs `q`, the gradient of panel `panel` of `weight` by `pairs`, and rounds the weights that it changes.
     ///
     /// # Safety
     /// Pointers as [`WeightGrad`] documents, which has the floats of the same pairs.
     pub(crate) unsafe fn weight_grad_product(
         &self,
         q: &WeightGrad<'_>,
-        (weight, panel, row): (ParamId, usize, usize),
+        (weight, panel): (ParamId, usize),
         pairs: &[(ValueId, ValueId)],
     ) {
         // SAFETY: the caller's promise; this thread alone has its scratch and the panel.
@@ -270,11 +269,11 @@ impl Worker<'_> {
                     columns: std::ptr::null_mut(),
                     pairs: p,
                 });
-                let a = self.rounded_at(values.columns, self.value(*whole), 0, row);
+                let a = self.rounded_at(values.columns, self.value(*whole), 0, 0);
                 operands[index] = Pair { a: a.cast_const(), a_stride: floats.a_stride, p: p.cast_const() };
             }
             (kernels.weight_grad)(&q.of(&operands[..q.pairs.len()]));
-            if !matches!(q.rule, Rule::Store) && row + q.rows == self.params.slot(weight).rows {
+            if !matches!(q.rule, Rule::Store) {
                 self.params.round(self.kernels, weight, panel);
             }
         }

@@ -7,7 +7,7 @@ use cvae_core::{ParamId, ValueId};
 use crate::elements::element;
 use crate::kernels::element::Block;
 use crate::kernels::gather::{BatchMajor, Gather, Source};
-use crate::kernels::linear::{Expand, Partial, Reduce, Tiles};
+use crate::kernels::linear::{Expand, Partial, Reduce};
 use crate::kernels::linear_grad::{BiasGrad, Pair, WeightGrad};
 use crate::kernels::optimizer::Rule;
 use crate::kernels::table::Kernels;
@@ -41,9 +41,6 @@ pub(crate) struct Pass {
     /// Row-major output of an inference pass; else null.
     pub(crate) output: *mut f32,
 }
-
-/// The same of the value that a weight gradient reads once for every panel of the other.
-const NEAR_WHOLE_BYTES: usize = 512 * 1024;
 
 /// One thread's view of an executable.
 #[derive(Clone, Copy)]
@@ -322,37 +319,28 @@ impl Worker<'_> {
         let (slot, width) = (self.params.slot(weight), self.width());
         let Some((_, split)) = pairs.first() else { return };
         let mut operands = [Pair { a: std::ptr::null(), a_stride: 0, p: std::ptr::null() }; MAX_PAIRS];
-        // The whole value is read once for every panel of the split one: so many of its rows at a time stay near.
-        let near = (NEAR_WHOLE_BYTES / (pass.rows * size_of::<f32>())).max(4 * self.kernels.tile);
-        let mut blocks = Tiles::new(slot.rows, near);
-        while let Some((first, rows)) = blocks.next() {
-            for panel in self.home(self.value(*split)) {
-                // SAFETY: the panels of the split values and of the weight are this thread's; the other operands are
-                // complete. The scratch has a panel for every pair.
-                unsafe {
-                    for (index, (whole, split)) in pairs.iter().enumerate() {
-                        let whole = self.value(*whole);
-                        let p = self.batch_major(pass, *split, panel, index);
-                        operands[index] = Pair { a: self.at(whole, 0, first), a_stride: whole.stride, p };
-                    }
-                    let (row, squares) = (slot.row(panel, first, width), norm_slot(pass, norm, panel));
-                    let before = if first == 0 || squares.is_null() { 0.0 } else { *squares };
-                    let product = WeightGrad {
-                        pairs: &operands[..pairs.len()],
-                        batch: pass.rows,
-                        w: self.params.w.at(row),
-                        moments: self.params.moments.at(slot.moment_row(panel, first, width)),
-                        grad: self.params.grads.as_ref().map_or(std::ptr::null_mut(), |grads| grads.at(row)),
-                        rows,
-                        decay: decay as f32,
-                        square_sum: squares,
-                        rule: pass.rule,
-                    };
-                    self.weight_grad_product(&product, (weight, panel, first), pairs);
-                    if !squares.is_null() {
-                        *squares += before;
-                    }
+        for panel in self.home(self.value(*split)) {
+            // SAFETY: the panels of the split values and of the weight are this thread's; the other operands are
+            // complete. The scratch has a panel for every pair.
+            unsafe {
+                for (index, (whole, split)) in pairs.iter().enumerate() {
+                    let whole = self.value(*whole);
+                    let p = self.batch_major(pass, *split, panel, index);
+                    operands[index] = Pair { a: self.at(whole, 0, 0), a_stride: whole.stride, p };
                 }
+                let row = slot.row(panel, 0, width);
+                let product = WeightGrad {
+                    pairs: &operands[..pairs.len()],
+                    batch: pass.rows,
+                    w: self.params.w.at(row),
+                    moments: self.params.moments.at(slot.moment_row(panel, 0, width)),
+                    grad: self.params.grads.as_ref().map_or(std::ptr::null_mut(), |grads| grads.at(row)),
+                    rows: slot.rows,
+                    decay: decay as f32,
+                    square_sum: norm_slot(pass, norm, panel),
+                    rule: pass.rule,
+                };
+                self.weight_grad_product(&product, (weight, panel), pairs);
             }
         }
     }

@@ -111,7 +111,7 @@ fn conformance(arguments: &Arguments) -> Result<(Report, Value)> {
     for &precision in &arguments.engines {
         for path in PATHS {
             eprintln!("checking {} with {path}", precision.id());
-            let config = CudaConfig { path: Some(path), ..CudaConfig::default() };
+            let config = CudaConfig { path, ..CudaConfig::default() };
             let backend = CudaBackend::with_config(precision, config)?;
             let deviations = backend.deviations();
             let subject = deviations.iter().fold(Subject::new(Arc::new(backend)), |subject, (check, reason)| {
@@ -180,7 +180,7 @@ fn times(engines: &[Precision]) -> Result<Value> {
     println!("{:18} {:10} {:12} {:>12} {:>8}", "case", "engine", "launch", "µs a step", "spread");
     for workload in workloads()? {
         for batch in BATCHES {
-            for precision in Precision::ALL {
+            for &precision in engines {
                 for path in PATHS {
                     records.push(time(&workload, batch, precision, path)?);
                 }
@@ -191,7 +191,7 @@ fn times(engines: &[Precision]) -> Result<Value> {
 }
 
 fn time(workload: &Workload, batch: usize, precision: Precision, path: LaunchPath) -> Result<Value> {
-    let config = CudaConfig { path: Some(path), ..CudaConfig::default() };
+    let config = CudaConfig { path, ..CudaConfig::default() };
     let backend = CudaBackend::with_config(precision, config)?;
     let plan = Plan::new(workload.spec.clone(), workload.objective.clone(), workload.optimizer, 1, batch)?;
     let rows = match &workload.data {

@@ -23,7 +23,7 @@ const WINDOW_BYTES: usize = 32 << 20;
 /// How an executable is to run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunOptions {
-    pub(crate) path: Option<LaunchPath>,
+    pub(crate) path: LaunchPath,
     pub(crate) steps_per_launch: usize,
     pub(crate) data_memory: Option<u64>,
 }
@@ -100,9 +100,10 @@ impl CudaExecutable {
         let entries = [entry(Entry::Encode)?, entry(Entry::Decode)?, entry(Entry::Reconstruct)?];
         let widest = plan.spec.width().max(plan.spec.latent());
 
-        let path = options.path.unwrap_or_else(|| choose_path(&train.program, kernels));
-        let path =
-            if kernels.cooperative_blocks == 0 && path == LaunchPath::Cooperative { LaunchPath::Graph } else { path };
+        let path = match options.path {
+            LaunchPath::Cooperative if kernels.cooperative_blocks == 0 => LaunchPath::Graph,
+            path => path,
+        };
         let infer_input = Buffer::new(device, infer_rows * widest, "the rows of an inference")?;
         let epoch_order = Buffer::new(device, 1, "the row order of an epoch")?;
         let (steps, rows, width) = (options.steps_per_launch.max(1), plan.max_rows, plan.spec.width());
@@ -323,16 +324,6 @@ impl CudaExecutable {
             row.copy_from_slice(&padded[..width]);
         }
         Ok(())
-    }
-}
-
-/// Cooperative launches where the phases are small, so that the grid is near enough to its full size; recorded graphs
-/// otherwise.
-fn choose_path(program: &Program, kernels: &Kernels) -> LaunchPath {
-    let most = program.launches.iter().map(|(_, tiles)| *tiles).max().unwrap_or(0);
-    match most <= 4 * kernels.cooperative_blocks {
-        true => LaunchPath::Cooperative,
-        false => LaunchPath::Graph,
     }
 }
 

@@ -94,7 +94,7 @@ fn ten_thousand_steps_leak_nothing() {
     let at_start = turn.emulator.statistics();
     let plan = plan(model(4, 3, 2, Activation::Relu), Objective::default(), OptimizerSpec::default(), 2);
     {
-        let config = CudaConfig { path: Some(LaunchPath::Cooperative), ..CudaConfig::default() };
+        let config = CudaConfig { path: LaunchPath::Cooperative, ..CudaConfig::default() };
         let backend = CudaBackend::with_config(Precision::F32, config).expect("the emulated GPU");
         let mut executable = start(&backend, &plan);
         let values = rows(500, 4);

@@ -103,7 +103,7 @@ fn streamed_rows_give_the_same_bits_as_resident_ones() {
     for seed in 0..4 {
         let _turn = Turn::seeded(seed);
         for path in PATHS {
-            let config = CudaConfig { path: Some(path), steps_per_launch: 2, ..CudaConfig::default() };
+            let config = CudaConfig { path, steps_per_launch: 2, ..CudaConfig::default() };
             let backend = |data_memory| {
                 let config = CudaConfig { data_memory, ..config };
                 CudaBackend::with_config(Precision::F32, config).expect("the emulated GPU")

@@ -5,9 +5,6 @@ use super::optimizer::{Prepared, Rule};
 use super::product::Product;
 use crate::simd::Simd;
 
-/// Floats of a cache line.
-const LINE: usize = 16;
-
 /// Two values whose product over the batch is part of a weight's gradient.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair<T = f32> {
@@ -59,11 +56,9 @@ unsafe fn grad_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(
     unsafe {
         let mut acc = [[S::splat(0.0); NR]; MR];
         for i in 0..MR {
-            for line in 0..width.div_ceil(LINE) {
-                S::prefetch(q.w.wrapping_add((row + MR + i) * width + line * LINE));
-                S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width + line * LINE));
-                S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width + width + line * LINE));
-            }
+            S::prefetch(q.w.wrapping_add((row + MR + i) * width));
+            S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width));
+            S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width + width));
         }
         for pair in q.pairs {
             P::by_columns::<MR, NR>(q.batch, pair.a.add(row * width), pair.a_stride, pair.p, &mut acc);

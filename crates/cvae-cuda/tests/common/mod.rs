@@ -43,7 +43,7 @@ impl Drop for Turn {
 }
 
 pub(crate) fn backend(precision: Precision, path: LaunchPath) -> CudaBackend {
-    let config = CudaConfig { path: Some(path), steps_per_launch: 4, ..CudaConfig::default() };
+    let config = CudaConfig { path, steps_per_launch: 4, ..CudaConfig::default() };
     CudaBackend::with_config(precision, config).expect("the emulated GPU")
 }
 

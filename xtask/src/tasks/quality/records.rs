@@ -86,11 +86,12 @@ impl Records {
         Ok(())
     }
 
-    /// Takes lines out, of the file too.
+    /// Takes lines out, of the file too, as it is now: another call may have changed it.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// As [`Records::open`], and a file that cannot be written.
     pub(super) fn remove(&mut self, unwanted: impl Fn(&Value) -> bool) -> Result<()> {
+        self.reload()?;
         let before = self.lines.len();
         self.lines.retain(|line| !unwanted(line));
         if self.lines.len() == before {
