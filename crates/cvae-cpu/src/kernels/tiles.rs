@@ -6,8 +6,9 @@
 //! What is left of a contraction beside whole tiles goes through a copy with zeros behind it.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
-use super::product::{Pairs, Product};
+use super::product::Product;
 use crate::simd::Simd;
 use crate::simd::bf16::Bf16;
 
@@ -32,9 +33,9 @@ pub(crate) struct Chain {
     pub(crate) steps: usize,
 }
 
-/// Sums of one chain.
+/// Sums of one chain, `[16 rows][32 lanes]`.
 #[repr(align(64))]
-pub(crate) struct Sums(pub(crate) [[f32; 2 * ROWS]; ROWS]);
+struct Sums(MaybeUninit<[[f32; 2 * ROWS]; ROWS]>);
 
 /// What multiplies tiles.
 ///
@@ -42,8 +43,8 @@ pub(crate) struct Sums(pub(crate) [[f32; 2 * ROWS]; ROWS]);
 /// The unit is there and has been entered on this thread; a chain's pointers are valid. Of `a`, only the first `rows`
 /// rows count: the unit may read all 16 and make of the others what it likes.
 pub(crate) trait Unit {
-    /// `sums[i][lane] = Σ a[i][k] · b[k][lane]` for the first 16 lanes, or for all 32.
-    unsafe fn multiply(chain: &Chain, rows: usize, both: bool, sums: &mut Sums);
+    /// `sums[i][lane] = Σ a[i][k] · b[k][lane]` for the first 16 lanes, or for all 32; rows of `sums` are 32 floats.
+    unsafe fn multiply(chain: &Chain, rows: usize, both: bool, sums: *mut f32);
     /// Prepares this thread.
     unsafe fn enter();
     /// Lets go of the unit.
@@ -57,10 +58,7 @@ pub(crate) struct Tiled<U>(PhantomData<U>);
 #[repr(align(64))]
 struct Staged<const N: usize>([[u32; ROWS]; N]);
 
-impl<S: Simd, U: Unit> Product<S> for Tiled<U>
-where
-    Pairs: Product<S, T = Bf16>,
-{
+impl<S: Simd, U: Unit> Product<S> for Tiled<U> {
     type T = Bf16;
 
     #[inline(always)]
@@ -153,14 +151,14 @@ unsafe fn stage_pairs<S: Simd>(from: *const Bf16, pairs: usize, to: &mut Staged<
 /// `acc += a · b`.
 #[inline(always)]
 unsafe fn add<S: Simd, U: Unit, const MR: usize, const NR: usize>(chain: &Chain, acc: &mut [[S::V; NR]; MR]) {
-    let mut sums = std::mem::MaybeUninit::<Sums>::uninit();
+    let mut sums = Sums(MaybeUninit::uninit());
+    let sums = sums.0.as_mut_ptr().cast::<f32>();
     // SAFETY: the caller promises the chain; the unit writes every sum that is read.
     unsafe {
-        let sums = &mut *sums.as_mut_ptr();
         U::multiply(chain, MR, NR == 2, sums);
         for i in 0..MR {
             for j in 0..NR {
-                acc[i][j] = S::add(acc[i][j], S::load(sums.0[i].as_ptr().add(j * ROWS)));
+                acc[i][j] = S::add(acc[i][j], S::load(sums.add((2 * i + j) * ROWS)));
             }
         }
     }
@@ -172,8 +170,7 @@ pub(crate) struct Emulated;
 
 #[cfg(test)]
 impl Unit for Emulated {
-    unsafe fn multiply(chain: &Chain, rows: usize, both: bool, sums: &mut Sums) {
-        sums.0 = [[f32::NAN; 2 * ROWS]; ROWS];
+    unsafe fn multiply(chain: &Chain, rows: usize, both: bool, sums: *mut f32) {
         let lanes = if both { 2 * ROWS } else { ROWS };
         for (i, lane) in (0..rows).flat_map(|i| (0..lanes).map(move |lane| (i, lane))) {
             let mut sum = 0.0f32;
@@ -186,7 +183,8 @@ impl Unit for Emulated {
                 };
                 sum += a.to_f32() * b.to_f32();
             }
-            sums.0[i][lane] = sum;
+            // SAFETY: there are sums for 16 rows.
+            unsafe { sums.add(i * 2 * ROWS + lane).write(sum) };
         }
     }
 

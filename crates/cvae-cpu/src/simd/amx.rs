@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::sync::OnceLock;
 
-use crate::kernels::tiles::{Chain, ROWS, Sums, Unit};
+use crate::kernels::tiles::{Chain, ROWS, Unit};
 
 /// The tile unit of processors with AMX-BF16.
 pub(crate) struct Amx;
@@ -59,7 +59,7 @@ fn permitted() -> bool {
 
 impl Unit for Amx {
     #[inline(always)]
-    unsafe fn multiply(chain: &Chain, _rows: usize, both: bool, sums: &mut Sums) {
+    unsafe fn multiply(chain: &Chain, _rows: usize, both: bool, sums: *mut f32) {
         let Chain { a, a_row, a_step, b, b_step, steps } = *chain;
         // SAFETY: the caller promises the tiles at every step, and 16 rows of sums are there. Sums of rows that do not
         // count are made of whatever lies behind the rows that do.
@@ -87,7 +87,7 @@ impl Unit for Amx {
                     a_step = in(reg) 2 * a_step,
                     b_row = in(reg) 8 * ROWS,
                     b_step = in(reg) 2 * b_step,
-                    sums = in(reg) sums.0.as_mut_ptr(),
+                    sums = in(reg) sums,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
                     options(nostack),
                 );
@@ -110,7 +110,7 @@ impl Unit for Amx {
                     a_step = in(reg) 2 * a_step,
                     b_row = in(reg) 8 * ROWS,
                     b_step = in(reg) 2 * b_step,
-                    sums = in(reg) sums.0.as_mut_ptr(),
+                    sums = in(reg) sums,
                     out("tmm0") _, out("tmm2") _, out("tmm3") _,
                     options(nostack),
                 );
