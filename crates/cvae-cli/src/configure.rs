@@ -42,9 +42,6 @@ pub(crate) fn training(args: &TrainArgs) -> Result<(Config, LoadedRows)> {
             // Cross-entropy compares probabilities, which are not to be moved.
             config.data.scaling = Scaling::None;
         }
-        if args.lr.is_none() {
-            config.optimizer.learning_rate = config.usual_learning_rate();
-        }
         config.descend(rows.train.rows());
     }
     config.validate()?;

@@ -273,9 +273,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 impl Objective {
     /// β of the collapsed objective that [`Objective::default`] uses, in the sum convention.
     pub const DEFAULT_BETA: f64 = 0.0064;
-    /// λ of the collapsed objective that [`Objective::default`] uses: where codes come out about as long as those of
-    /// the prior, and errors are smallest (docs/DEFAULTS.md).
-    pub const DEFAULT_DECODER_L2: f64 = 1e-3;
+    /// λ of the collapsed objective that [`Objective::default`] uses.
+    pub const DEFAULT_DECODER_L2: f64 = 1e-4;
     /// Power iterations that a weight's largest singular value is found by.
     pub const SPECTRAL_ITERATIONS: u32 = 8;
 

@@ -133,11 +133,8 @@ fn autoencoder(given: &[f32], width: usize, latent: usize, seed: u64) -> Result<
     let data = Dataset::new("incomplete", cvae_data::Values::F32(given.to_vec()), width)?;
     let mut config = Config::for_data(data.rows(), width)?;
     config.model = ModelSpec::mlp(&[width, 128, latent], Activation::Gelu, Activation::Identity)?;
-    config.objective = Objective {
-        missing: true,
-        corruption: Corruption::Masking { share: 0.2 },
-        ..Objective::collapsed(0.0064, 1e-4)
-    };
+    config.objective =
+        Objective { missing: true, corruption: Corruption::Masking { share: 0.2 }, ..Objective::default() };
     (config.epochs, config.batch_size, config.seed) = (EPOCHS, BATCH, seed);
     config.descend(data.rows());
     let trained = Trainer::new(config.clone()).backend(backend(&config)?).fit(&data)?;

@@ -9,7 +9,7 @@ use std::error::Error;
 use cvae::metrics::{Pca, auroc};
 use cvae::scoring::Term;
 use cvae::{AnomalyDetector, AnomalyOptions, Autoencoder, Config, Matrix, Trainer, registry};
-use cvae_core::{Activation, ModelSpec, Objective};
+use cvae_core::{Activation, ModelSpec};
 use cvae_data::{Dataset, LoadOptions, Source};
 
 const CLASSES: u32 = 10;
@@ -64,8 +64,6 @@ fn one_class(train: &Dataset, test: &Dataset, class: u32) -> Result<Vec<f64>, Bo
     config.data.scaling = cvae_data::Scaling::None;
     config.epochs = EPOCHS;
     config.batch_size = 64;
-    config.optimizer.learning_rate = 1e-3;
-    config.objective = Objective::collapsed(0.0064, 1e-4);
     config.descend(fitted.rows());
     let backend = registry::select(&config.backend)?.backend;
     let model = Trainer::new(config).backend(backend.clone()).fit(&fitted)?.model;

@@ -43,15 +43,6 @@ fn presets_are_valid_and_name_known_sources() {
 }
 
 #[test]
-fn the_learning_rate_follows_batch_and_objective() {
-    let config = |rows| Config::for_data(rows, 64).unwrap();
-    assert_eq!((config(4999).batch_size, config(4999).optimizer.learning_rate), (32, 1e-3));
-    assert_eq!((config(5000).batch_size, config(5000).optimizer.learning_rate), (64, 2e-3));
-    let vae = Config { objective: Objective::vae(1.0), ..config(5000) };
-    assert_eq!(vae.usual_learning_rate(), 1e-3);
-}
-
-#[test]
 fn the_reference_preset_is_the_published_example() {
     let config = Config::reference_preset();
     let spec = ModelSpec::mlp_pair(&[784, 100, 784], &[784, 100, 784], Activation::Relu, Activation::Identity);
