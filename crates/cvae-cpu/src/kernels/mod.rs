@@ -20,4 +20,5 @@ pub(crate) mod product;
 pub(crate) mod reconstruction;
 pub(crate) mod rounding;
 pub(crate) mod table;
+#[cfg(any(test, target_arch = "x86_64"))]
 pub(crate) mod tiles;

@@ -11,9 +11,10 @@ use super::mmd::Pairs as PairsOfRows;
 use super::optimizer::Apply;
 use super::product::{Floats, Pairs};
 use super::rounding::Rounding;
-use super::tiles::Tiled;
-#[cfg(target_arch = "x86_64")]
-use super::tiles::Unit;
+#[cfg(test)]
+use super::tiles::Emulated;
+#[cfg(any(test, target_arch = "x86_64"))]
+use super::tiles::{Tiled, Unit};
 use crate::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::amx::Amx;
@@ -224,8 +225,8 @@ rounded_level!(
     emulated_tiles,
     portable16,
     crate::simd::portable::Portable<16, 14>,
-    Tiled<crate::kernels::tiles::Emulated>,
-    [nothing, nothing]
+    Tiled<Emulated>,
+    [Emulated::enter, Emulated::leave]
 );
 
 /// Tables of x86 levels on processors that multiply and add four bytes in one instruction.
