@@ -127,7 +127,7 @@ fn a_lost_device_leaves_the_last_checkpoint_from_which_training_goes_on_bit_for_
     succeed(folder, &format!("{train} --out whole"));
 
     let line = format!("{train} --out run");
-    let finished = on_emulator(folder, "fail_launch=6", &line);
+    let finished = on_emulator(folder, "fail_launch=900", &line);
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
     let last = finished.stderr.lines().last().unwrap();
     let lost = " failed: unspecified launch failure (CUDA_ERROR_LAUNCH_FAILED)";

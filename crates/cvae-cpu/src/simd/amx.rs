@@ -1,7 +1,6 @@
 //! Intel AMX: tiles of bfloat16.
 
 use std::arch::asm;
-use std::sync::OnceLock;
 
 use crate::kernels::tiles::{Chain, ROWS, Unit};
 
@@ -29,10 +28,9 @@ static SHAPES: Shapes = {
     Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
 };
 
-/// Whether the processor has AMX-BF16 and the system lets this process use it; asked for once.
+/// Whether the processor has AMX-BF16 and the system lets this process use it, for which it is asked.
 pub(crate) fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| has_unit() && permitted())
+    has_unit() && permitted()
 }
 
 /// AMX-BF16 and AMX-TILE by the processor's own word.
@@ -43,7 +41,7 @@ fn has_unit() -> bool {
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BOTH == BOTH
 }
 
-/// Linux keeps the tiles' 8 KiB of every thread only for processes that ask.
+/// Linux keeps the tiles' 8 KiB of every thread only for processes that ask; asking again changes nothing.
 #[cfg(target_os = "linux")]
 fn permitted() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
