@@ -91,11 +91,19 @@ fn elsewhere(name: &str, folder: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The folders in a folder, by name.
+/// The folders in a folder that hold record files, by name.
 fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    folders.retain(|path| path.is_dir());
+    let entries = |folder: &Path| -> Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+    };
+    let is_record = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
+    let mut folders = vec![];
+    for path in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+        if entries(&path)?.iter().any(is_record) {
+            folders.push(path);
+        }
+    }
     folders.sort();
     Ok(folders)
 }
