@@ -59,53 +59,46 @@ pub fn generate(root: &Path, check: bool) -> Result<()> {
     }
     splice(&root.join("README.md"), &readme, check)?;
     splice(&root.join("docs/BENCHMARKS.md"), &tables, check)?;
-    for folder in folders(&folder)? {
+    for folder in entries(&folder)?.into_iter().filter(|path| path.is_dir()) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let page = root.join("docs").join(format!("benchmarks-{name}.md"));
-        write(&page, &elsewhere(&name, &folder)?, check)?;
+        let records = self::sessions(&folder)?;
+        if records.iter().any(|sessions| !sessions.is_empty()) {
+            let page = root.join("docs").join(format!("benchmarks-{name}.md"));
+            write(&page, &elsewhere(&name, &records), check)?;
+        }
     }
     Ok(())
 }
 
 /// The page of another machine, whose records lie in a folder of their own: all of them, those of a repeated case too.
-fn elsewhere(name: &str, folder: &Path) -> Result<String> {
-    let [sessions, sweeps, rooflines] = sessions(folder)?;
+fn elsewhere(name: &str, [sessions, sweeps, rooflines]: &[Vec<Session>; 3]) -> String {
     let mut text = format!(
         "# Speed: {name}\n\nWritten by `cargo xtask report` from `benches/records/{name}/`; what cases and columns mean, and \
          the rules, are in [BENCHMARKS.md](BENCHMARKS.md).\n"
     );
-    for session in &sessions {
+    for session in sessions {
         text += &format!("\n{}.\n", machine_line(&session.machine));
         for (case, records) in by_case(session) {
             text += &format!("\n## {case}\n\n{}", case_table(&records));
         }
     }
-    for sweep in &sweeps {
+    for sweep in sweeps {
         let machine = machine_line(&sweep.machine);
         text += &format!("\n## Widths and batches\n\n{machine}.\n\n{}", sweep_table(&by_case(sweep)));
     }
-    for session in &rooflines {
+    for session in rooflines {
         let table = roofline(&session.records, session.machine.peaks);
         text += &format!("\n## Where the time goes\n\n{}.\n\n{table}", machine_line(&session.machine));
     }
-    Ok(text)
+    text
 }
 
-/// The folders in a folder that hold record files, by name.
-fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = |folder: &Path| -> Result<Vec<PathBuf>> {
-        let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
-    };
-    let is_record = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
-    let mut folders = vec![];
-    for path in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-        if entries(&path)?.iter().any(is_record) {
-            folders.push(path);
-        }
-    }
-    folders.sort();
-    Ok(folders)
+/// What a folder holds, by name.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    Ok(paths)
 }
 
 /// Writes a page that is generated as a whole, or only compares it.
@@ -134,10 +127,8 @@ fn by_case(session: &Session) -> Vec<(&str, Vec<&Record>)> {
 /// The record files of the standard cases, of sweeps and of profiles, oldest first: names start with the date, those of
 /// a sweep end in `-sweep`, those of a profile in `-roofline`. Of a case in several files the last one counts.
 fn sessions(folder: &Path) -> Result<[Vec<Session>; 3]> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut files = entries(folder)?;
     files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    files.sort();
     let mut sessions = [const { vec![] }; 3];
     for path in files {
         let ends = |suffix| path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(suffix));

@@ -55,62 +55,65 @@ fn permitted() -> bool {
     false
 }
 
+/// A chain of products in the instructions given: those before, in and after its loop. Sums are tiles 0 and 1, factors
+/// tiles 2 to 4.
+macro_rules! multiply {
+    ($chain:expr, $sums:expr, [$($before:literal),*], [$($step:literal),*], [$($after:literal),*]) => {{
+        let Chain { a, a_row, a_step, b, b_step, steps } = *$chain;
+        asm!(
+            $($before,)*
+            "2:",
+            $($step,)*
+            "add {a}, {a_step}",
+            "add {b}, {b_step}",
+            "dec {steps}",
+            "jnz 2b",
+            $($after,)*
+            a = inout(reg) a => _,
+            b = inout(reg) b => _,
+            steps = inout(reg) steps => _,
+            a_row = in(reg) 2 * a_row,
+            a_step = in(reg) 2 * a_step,
+            b_row = in(reg) 8 * ROWS,
+            b_step = in(reg) 2 * b_step,
+            sums = in(reg) $sums,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
+            options(nostack),
+        );
+    }};
+}
+
 impl Unit for Amx {
     #[inline(always)]
     unsafe fn multiply(chain: &Chain, _rows: usize, both: bool, sums: *mut f32) {
-        let Chain { a, a_row, a_step, b, b_step, steps } = *chain;
         // SAFETY: the caller promises the tiles at every step, and 16 rows of sums are there. Sums of rows that do not
         // count are made of whatever lies behind the rows that do.
         unsafe {
             if both {
-                asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "2:",
-                    "tileloadd tmm2, [{a} + {a_row}]",
-                    "tileloadd tmm3, [{b} + {b_row}]",
-                    "tileloadd tmm4, [{b} + {b_row} + 64]",
-                    "tdpbf16ps tmm0, tmm2, tmm3",
-                    "tdpbf16ps tmm1, tmm2, tmm4",
-                    "add {a}, {a_step}",
-                    "add {b}, {b_step}",
-                    "dec {steps}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {b_row}], tmm0",
-                    "tilestored [{sums} + {b_row} + 64], tmm1",
-                    a = inout(reg) a => _,
-                    b = inout(reg) b => _,
-                    steps = inout(reg) steps => _,
-                    a_row = in(reg) 2 * a_row,
-                    a_step = in(reg) 2 * a_step,
-                    b_row = in(reg) 8 * ROWS,
-                    b_step = in(reg) 2 * b_step,
-                    sums = in(reg) sums,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
-                    options(nostack),
+                multiply!(
+                    chain,
+                    sums,
+                    ["tilezero tmm0", "tilezero tmm1"],
+                    [
+                        "tileloadd tmm2, [{a} + {a_row}]",
+                        "tileloadd tmm3, [{b} + {b_row}]",
+                        "tileloadd tmm4, [{b} + {b_row} + 64]",
+                        "tdpbf16ps tmm0, tmm2, tmm3",
+                        "tdpbf16ps tmm1, tmm2, tmm4"
+                    ],
+                    ["tilestored [{sums} + {b_row}], tmm0", "tilestored [{sums} + {b_row} + 64], tmm1"]
                 );
             } else {
-                asm!(
-                    "tilezero tmm0",
-                    "2:",
-                    "tileloadd tmm2, [{a} + {a_row}]",
-                    "tileloadd tmm3, [{b} + {b_row}]",
-                    "tdpbf16ps tmm0, tmm2, tmm3",
-                    "add {a}, {a_step}",
-                    "add {b}, {b_step}",
-                    "dec {steps}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {b_row}], tmm0",
-                    a = inout(reg) a => _,
-                    b = inout(reg) b => _,
-                    steps = inout(reg) steps => _,
-                    a_row = in(reg) 2 * a_row,
-                    a_step = in(reg) 2 * a_step,
-                    b_row = in(reg) 8 * ROWS,
-                    b_step = in(reg) 2 * b_step,
-                    sums = in(reg) sums,
-                    out("tmm0") _, out("tmm2") _, out("tmm3") _,
-                    options(nostack),
+                multiply!(
+                    chain,
+                    sums,
+                    ["tilezero tmm0"],
+                    [
+                        "tileloadd tmm2, [{a} + {a_row}]",
+                        "tileloadd tmm3, [{b} + {b_row}]",
+                        "tdpbf16ps tmm0, tmm2, tmm3"
+                    ],
+                    ["tilestored [{sums} + {b_row}], tmm0"]
                 );
             }
         }

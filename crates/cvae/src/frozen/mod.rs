@@ -136,10 +136,11 @@ impl FrozenAutoencoder {
 fn level(name: &str, precision: FrozenPrecision) -> Result<Level, ModelError> {
     let products: &[Level] = if precision == FrozenPrecision::Bf16 { &Level::BF16 } else { &[] };
     let level = match name {
-        // Where there are tiles, pairs are multiplied more slowly than floats.
-        "auto" | "cpu" if Level::AmxBf16.available() => Level::best(),
-        "auto" | "cpu" if products.contains(&Level::Avx512Bf16) && Level::Avx512Bf16.available() => Level::Avx512Bf16,
-        "auto" | "cpu" => Level::best(),
+        "auto" | "cpu" => match precision {
+            // Where there are tiles, pairs are multiplied more slowly than floats.
+            FrozenPrecision::Bf16 if Level::Avx512Bf16.available() && !Level::AmxBf16.available() => Level::Avx512Bf16,
+            _ => Level::best(),
+        },
         name => match Level::ALL.iter().chain(products).find(|level| level.id().as_str() == name) {
             Some(level) => *level,
             None => return Err(ModelError::FrozenBackend { name: name.to_owned() }),
