@@ -23,7 +23,7 @@ const SPAN_STEPS: usize = 16;
 const CHECK_LIMIT: f64 = 1e-4;
 /// Largest error of a backend in bfloat16, relative in the 2-norm: a unit whose sum is near 0 may come out on the other
 /// side of it, with a gradient of its own.
-const CHECK_LIMIT_BF16: f64 = 0.1;
+const CHECK_LIMIT_BF16: f64 = 0.05;
 /// Largest squared error of a frozen model in bf16, relative to the squared output.
 const BF16_LIMIT: f64 = 1e-4;
 /// The same in int8.
