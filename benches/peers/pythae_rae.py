@@ -1,8 +1,8 @@
 """Pythae's AE, RAE-L2 and VAE on Fashion-MNIST with the same 784-512-256-32 network and the same epochs.
 
 Prints one JSON record a model. With --out, saves the test reconstructions and samples from a standard normal and from
-a ten-component Gaussian mixture fitted on the training codes as float32 .npy, [rows, 784], for the Fréchet
-distance of `cvae eval`.
+Gaussian mixtures of 10 and of 30 components fitted on the training codes, as float32 .npy, [rows, 784], called
+MODEL-KIND-SEED.npy: `cargo xtask quality --pythae FOLDER` measures them all.
 
 `rae-l2` uses Pythae's own default weights; `rae-l2-published` those of Ghosh et al. (ICLR 2020) for MNIST,
 converted to Pythae's sum of squares without the half.
@@ -20,6 +20,7 @@ from quality import WIDTHS, knn5, parser, split
 THREADS = prepare_threads()
 MODELS = ("ae", "rae-l2", "rae-l2-published", "vae")
 SAMPLES = 10_000
+COMPONENTS = (10, 30)
 
 
 def build(name: str):
@@ -93,16 +94,19 @@ def train(model, coupled: bool, rows, options, folder: str) -> None:
 
 
 def samples(model, rows):
-    """From a standard normal, and from Pythae's ten-component mixture fitted on training codes."""
+    """From a standard normal, and from Pythae's mixtures fitted on training codes, by kind."""
     import torch
     from pythae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConfig
 
     with torch.no_grad():
-        prior = model.decoder(torch.randn(SAMPLES, WIDTHS[-1]))["reconstruction"].numpy()
-    mixture = GaussianMixtureSampler(model, GaussianMixtureSamplerConfig(n_components=10))
-    mixture.fit(torch.from_numpy(rows))
-    with torch.no_grad():
-        return prior, mixture.sample(num_samples=SAMPLES, return_gen=True).cpu().numpy().reshape(SAMPLES, -1)
+        drawn = {"prior": model.decoder(torch.randn(SAMPLES, WIDTHS[-1]))["reconstruction"].numpy()}
+    for components in COMPONENTS:
+        mixture = GaussianMixtureSampler(model, GaussianMixtureSamplerConfig(n_components=components))
+        mixture.fit(torch.from_numpy(rows))
+        with torch.no_grad():
+            images = mixture.sample(num_samples=SAMPLES, return_gen=True)
+        drawn[f"gmm{components}"] = images.cpu().numpy().reshape(SAMPLES, -1)
+    return drawn
 
 
 def main() -> None:
@@ -140,9 +144,8 @@ def main() -> None:
         }
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
-            prior, mixture = samples(model, rows)
-            for kind, values in (("reconstructions", output), ("prior", prior), ("gmm10", mixture)):
-                np.save(options.out / f"{name}-{kind}.npy", values.astype(np.float32))
+            for kind, values in {"reconstructions": output, **samples(model, rows)}.items():
+                np.save(options.out / f"{name}-{kind}-{options.seed}.npy", values.astype(np.float32))
         print(json.dumps(record), flush=True)
 
 

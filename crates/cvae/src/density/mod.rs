@@ -156,6 +156,11 @@ impl Density {
         }
     }
 
+    /// Whether held-out codes chose the number of components.
+    pub fn is_automatic(&self) -> bool {
+        self.automatic
+    }
+
     /// The mixture over standardised codes, or `None` for the prior and for a flow.
     pub fn gmm(&self) -> Option<&Gmm> {
         match &self.model {

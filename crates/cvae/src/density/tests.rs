@@ -210,7 +210,7 @@ fn an_automatic_choice_is_found_again() {
     let codes = Matrix::new(&codes, 2).unwrap();
     let spec = |text: &str| text.parse::<DensitySpec>().unwrap();
     let chosen = fit("gmm:auto", codes).density;
-    assert!(chosen.answers(spec("gmm:auto")) && chosen.answers(chosen.spec()));
+    assert!(chosen.is_automatic() && chosen.answers(spec("gmm:auto")) && chosen.answers(chosen.spec()));
     assert!(!chosen.answers(spec("gmm-diag:auto")) && !chosen.answers(spec("gmm:30")));
     let back: Density = serde_json::from_str(&serde_json::to_string(&chosen).unwrap()).unwrap();
     assert_eq!(back, chosen);

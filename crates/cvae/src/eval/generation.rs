@@ -62,6 +62,8 @@ impl Features {
 pub struct Generated {
     /// The density the codes were drawn from.
     pub density: DensitySpec,
+    /// Whether held-out codes chose its number of components: see [`Density::is_automatic`].
+    pub automatic: bool,
     /// Mean log-density of the test rows' codes, in nats: held-out rows, if the test rows are.
     pub log_likelihood: f64,
     /// Fréchet distance of the samples from the test rows; smaller is better.
@@ -114,6 +116,7 @@ pub fn generation(model: &Autoencoder, test: &Dataset) -> Result<Option<Generati
         let manifolds = PrecisionRecall::between(first(data, count)?, first(samples, count)?, NEIGHBORS)?;
         Ok(Generated {
             density: density.spec(),
+            automatic: density.is_automatic(),
             log_likelihood: density.mean_log_prob(codes)?,
             frechet: frechet_distance(&Moments::fit(samples)?, &moments)?,
             precision: manifolds.precision,

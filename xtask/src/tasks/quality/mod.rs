@@ -68,8 +68,8 @@ const OBJECTIVES: [&str; 16] = [
 ];
 /// What every run is trained with; the rest are the defaults of `cvae train`.
 const TRAINING: [&str; 5] = ["fashion-mnist", "--layers", "784-512-256-32", "--epochs", "20"];
-/// The density fitted to the codes of every run.
-const DENSITY: &str = "gmm:10";
+/// The densities fitted to the codes of every run.
+const DENSITIES: [&str; 2] = ["gmm:10", "gmm:auto"];
 /// File of what is finished.
 const RECORDS: &str = "docs/quality.jsonl";
 
@@ -103,7 +103,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         }
         for (name, seed, run) in wanted {
             records.reload()?;
-            if records.run(name, seed).is_some() {
+            if records.run(name, seed).is_some_and(|line| records::has_densities(line, &DENSITIES)) {
                 continue;
             }
             match trainer.finish(&run, name, seed) {
@@ -178,9 +178,11 @@ impl Trainer {
         let trained = last_line(&command.output()?)?;
 
         let samples = tempfile::Builder::new().suffix(".npy").tempfile()?;
-        let sample =
-            Command::new(&self.program).args(["sample", "--run", &path, "-n", "1", "--density", DENSITY, "--out"]);
-        sample.args([samples.path()]).args(&threads).output()?;
+        for density in DENSITIES {
+            let sample =
+                Command::new(&self.program).args(["sample", "--run", &path, "-n", "1", "--density", density, "--out"]);
+            sample.args([samples.path()]).args(&threads).output()?;
+        }
         let command = Command::new(&self.program).args(["eval", "--run", &path, "--json"]).args(&threads);
         let evaluated = last_line(&command.output()?)?;
 

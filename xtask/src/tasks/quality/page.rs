@@ -25,9 +25,9 @@ A network 784-512-256-32 and its mirror image, 20 epochs, everything else as `cv
 of each objective are its defaults (the `config.toml` of a run shows them). Figures are of the 10 000 test images: mean ±
 standard deviation over the seeds. 5-NN and probe are accuracies of the labels from the codes. Fréchet distances, smaller being
 better, are in the features of the [small classifier](../datasets/classifier/README.md), between the test images and
-their reconstructions, 10 000 samples of the prior N(0, I), and 10 000 samples of a ten-component Gaussian mixture
-fitted to the codes of the training images. Seconds are of training alone, the least of the seeds: the
-machine did other things beside, and waited for them.
+their reconstructions, and 10 000 samples each of the prior N(0, I), of a Gaussian mixture of ten components fitted to the
+codes of the training images, and of one whose size held-out codes of them chose (`gmm:auto`, which tries 1 to 30).
+Seconds are of training alone, the least of the seeds: the machine did other things beside, and waited for them.
 
 ";
 
@@ -54,9 +54,9 @@ fn push(page: &mut String, what: std::fmt::Arguments<'_>) {
 
 fn objectives(page: &mut String, runs: &[Runs<'_>]) {
     page.push_str(
-        "| objective | seeds | test MSE | 5-NN | probe | Fréchet: reconstructions | prior | GMM-10 | seconds |\n",
+        "| objective | seeds | test MSE | 5-NN | probe | Fréchet: reconstructions | prior | GMM-10 | GMM, chosen | seconds |\n",
     );
-    page.push_str("|---|---|---|---|---|---|---|---|---|\n");
+    page.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
     for (name, figures) in runs.iter().filter(|run| !run.1.is_empty()) {
         let cell = |pointer: &str, decimals: usize| -> String { spread(&numbers(figures, pointer), decimals) };
         let cells = [
@@ -68,6 +68,7 @@ fn objectives(page: &mut String, runs: &[Runs<'_>]) {
             cell("/frechet/reconstructions", 3),
             cell("/frechet/samples/prior", 1),
             cell("/frechet/samples/gmm:10", 2),
+            cell("/frechet/samples/gmm:auto", 2),
             numbers(figures, "/train_seconds")
                 .into_iter()
                 .reduce(f64::min)
@@ -81,7 +82,7 @@ fn objectives(page: &mut String, runs: &[Runs<'_>]) {
                 spread(&numbers(figures, &format!("/baselines/{key}/{figure}")), decimals)
             };
             let (mse, knn5, probe) = (cell("mse", 5), cell("knn5", 4), cell("linear_probe", 4));
-            push(page, format_args!("| {name} | {} | {mse} | {knn5} | {probe} | | | | |\n", figures.len()));
+            push(page, format_args!("| {name} | {} | {mse} | {knn5} | {probe} | | | | | |\n", figures.len()));
         }
     }
     let missing: Vec<&str> = runs.iter().filter(|run| run.1.is_empty()).map(|run| run.0).collect();
@@ -112,15 +113,24 @@ fn spread(values: &[f64], decimals: usize) -> String {
 fn peers(page: &mut String, figures: &Value) {
     page.push_str(
         "\n### Pythae\n\nArrays of Pythae's models of the same network and epochs (`benches/peers/pythae_rae.py`, its own\n\
-         default weights), measured with `cvae distance` in the same features.\n\n\
-         | array | rows | Fréchet | precision | recall |\n|---|---|---|---|---|\n",
+         default weights; its mixtures have 10 components as it has them, and 30), measured with `cvae distance` in\n\
+         the same features: mean ± standard deviation over the seeds.\n\n\
+         | array | seeds | Fréchet | precision | recall |\n|---|---|---|---|---|\n",
     );
+    // Arrays are called `model-kind-seed.npy`.
+    let mut groups: Vec<(&str, Vec<Value>)> = vec![];
     for row in figures["distances"].as_array().into_iter().flatten() {
-        let name = row["data"].as_str().unwrap_or_default();
-        let name = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".npy");
-        let number =
-            |key: &str, decimals: usize| row[key].as_f64().map_or(String::new(), |v| format!("{v:.decimals$}"));
-        let cells = [number("rows", 0), number("frechet", 2), number("precision", 3), number("recall", 3)];
+        let path = row["data"].as_str().unwrap_or_default();
+        let file = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".npy");
+        let name = file.rsplit_once('-').map_or(file, |(name, _)| name);
+        match groups.iter_mut().find(|group| group.0 == name) {
+            Some(group) => group.1.push(row.clone()),
+            None => groups.push((name, vec![row.clone()])),
+        }
+    }
+    for (name, rows) in &groups {
+        let cell = |pointer: &str, decimals: usize| spread(&numbers(rows, pointer), decimals);
+        let cells = [rows.len().to_string(), cell("/frechet", 2), cell("/precision", 3), cell("/recall", 3)];
         push(page, format_args!("| {name} | {} |\n", cells.join(" | ")));
     }
 }
@@ -174,12 +184,13 @@ mod tests {
                 "mse": mse, "knn5": 0.875, "linear_probe": 0.8, "train_seconds": 61.2,
                 "baselines": { "pca": { "mse": 0.015, "knn5": 0.85, "linear_probe": 0.79 },
                                "untrained": { "mse": 0.4, "knn5": 0.7, "linear_probe": 0.6 } },
-                "frechet": { "reconstructions": 3.0, "samples": { "prior": 90.0, "gmm:10": 20.0 } },
+                "frechet": { "reconstructions": 3.0, "samples": { "prior": 90.0, "gmm:10": 20.0, "gmm:auto": 10.0 } },
             })
         };
         let runs = [("collapsed", vec![run(0.008), run(0.009)]), ("ae", vec![])];
-        let peers = json!({ "distances": [{ "data": "a/rae-l2-gmm10.npy", "rows": 10_000, "frechet": 25.5,
-                                             "precision": 0.5, "recall": 0.25 }] });
+        let peer = |file: &str, frechet: f64| json!({ "data": format!("a/{file}.npy"), "rows": 10_000, "frechet": frechet, "precision": 0.5, "recall": 0.25 });
+        let rows = [peer("rae-l2-gmm10-0", 25.0), peer("rae-l2-gmm10-1", 27.0), peer("vae-prior-0", 30.0)];
+        let peers = json!({ "distances": rows });
         let one_class = json!({ "about": "How.", "classes": ["0", "1"], "chosen_on": [1],
                                 "scores": [{ "name": "residual", "auroc": [0.9, 0.8] }] });
         let imputation = json!({ "about": "How.", "methods": [{ "name": "column means", "rmse": [1.0] }] });
@@ -187,10 +198,11 @@ mod tests {
         let page = compose(&runs, |name| others.iter().find(|other| other.0 == name).map(|other| &other.1));
         for line in [
             "| collapsed | 2 | 0.00850 ± 0.00071 | 0.8750 ± 0.0000 | 0.8000 ± 0.0000 | 3.000 ± 0.000 | 90.0 ± 0.0 | \
-             20.00 ± 0.00 | 61 |",
+             20.00 ± 0.00 | 10.00 ± 0.00 | 61 |",
             "| PCA-32 | 2 | 0.01500 ± 0.00000 |",
             "Not trained yet: ae.",
-            "| rae-l2-gmm10 | 10000 | 25.50 | 0.500 | 0.250 |",
+            "| rae-l2-gmm10 | 2 | 26.00 ± 1.41 | 0.500 ± 0.000 | 0.250 ± 0.000 |",
+            "| vae-prior | 1 | 30.00 | 0.500 | 0.250 |",
             "| residual | 0.8500 | 0.9000 | 0.900 | 0.800 |",
             "| column means | 1.0000 |",
         ] {

@@ -114,6 +114,11 @@ pub(super) fn settings(config: &str) -> Result<Value> {
     Ok(serde_json::to_value(table)?)
 }
 
+/// Whether the line of a run has the distances of samples of these densities.
+pub(super) fn has_densities(line: &Value, densities: &[&str]) -> bool {
+    densities.iter().all(|density| line["frechet"]["samples"][density].is_number())
+}
+
 /// The line of a run, with those figures of `cvae train` and `cvae eval` that the page shows.
 pub(super) fn run_line(
     (objective, seed): (&str, u64),
@@ -121,10 +126,14 @@ pub(super) fn run_line(
     (trained, evaluated): (&Value, &Value),
 ) -> Value {
     let densities = evaluated["generation"]["densities"].as_array().map_or(&[][..], Vec::as_slice);
-    let frechet: serde_json::Map<String, Value> = densities
-        .iter()
-        .filter_map(|density| Some((density["density"].as_str()?.to_owned(), density["frechet"].clone())))
-        .collect();
+    let mut frechet = serde_json::Map::new();
+    for density in densities {
+        let name = density["density"].as_str().unwrap_or_default();
+        frechet.insert(name.to_owned(), density["frechet"].clone());
+        if density["automatic"] == true {
+            frechet.insert(format!("{}:auto", name.split(':').next().unwrap_or_default()), density["frechet"].clone());
+        }
+    }
     json!({
         "objective": objective,
         "seed": seed,
@@ -183,6 +192,20 @@ mod tests {
         assert_eq!(records.runs("ae", 2).unwrap().len(), 2);
         let error = records.runs("ae", 3).unwrap_err().to_string();
         assert!(error.contains("seeds 0 and 2"), "{error}");
+    }
+
+    #[test]
+    fn a_chosen_mixture_is_found_by_its_size_and_by_the_choice() {
+        let sampled = |density: &str, automatic: bool, frechet: f64| json!({ "density": density, "automatic": automatic, "frechet": frechet });
+        let densities = [sampled("prior", false, 8.0), sampled("gmm:10", false, 4.0), sampled("gmm:30", true, 2.0)];
+        let line = |densities: &[Value]| {
+            let evaluated = json!({ "generation": { "densities": densities } });
+            run_line(("ae", 0), ("abc", Value::Null), (&Value::Null, &evaluated))
+        };
+        let samples = json!({ "prior": 8.0, "gmm:10": 4.0, "gmm:30": 2.0, "gmm:auto": 2.0 });
+        assert_eq!(line(&densities)["frechet"]["samples"], samples);
+        assert!(has_densities(&line(&densities), &["gmm:10", "gmm:auto"]));
+        assert!(!has_densities(&line(&densities[..2]), &["gmm:10", "gmm:auto"]));
     }
 
     #[test]
