@@ -253,8 +253,8 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Density of the codes: prior, gaussian, gmm:K, gmm:auto, gmm-diag:K, gmm-diag:auto, flow. It is fitted once
-    /// and kept in the run folder.
-    #[arg(long, value_name = "NAME", default_value = "gaussian")]
+    /// and kept in the run folder. `auto` is the size that held-out codes choose.
+    #[arg(long, value_name = "NAME", default_value = "gmm:auto")]
     pub(crate) density: String,
     /// Factor of the deviation from the mean: 1 samples the density, 0 gives its means.
     #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true)]

@@ -18,8 +18,9 @@ fn densities_are_fitted_once_and_kept() {
     let folder = folder.path();
     trained(folder);
     let model = fs::read(folder.join("run/model.safetensors")).unwrap();
-    for (density, spec) in [("gmm:3", "gmm:3"), ("gmm-diag:auto", "gmm-diag:"), ("flow", "flow")] {
-        let line = format!("sample --run run -n 20 --density {density} --out s.npy");
+    let named = ["--density gmm:3", "--density gmm-diag:auto", "--density flow", ""];
+    for (density, spec) in named.into_iter().zip(["gmm:3", "gmm-diag:", "flow", "gmm:"]) {
+        let line = format!("sample --run run -n 20 {density} --out s.npy");
         let first = cvae(folder, &line);
         assert_eq!(first.code, Some(0), "{}", first.stderr);
         assert!(first.stderr.contains("log-likelihood of a training code"), "{}", first.stderr);
@@ -30,6 +31,15 @@ fn densities_are_fitted_once_and_kept() {
         assert!(!again.stderr.contains("fitted"), "{density} was fitted again: {}", again.stderr);
         assert_eq!(array(&folder.join("s.npy")), rows, "{density}");
     }
+    // What held-out codes chose is told apart from what was asked for by its size.
+    let results = json(folder, "eval --run run --json");
+    let densities = results["generation"]["densities"].as_array().unwrap();
+    let chosen = |density: &&serde_json::Value| density["automatic"] == true;
+    assert_eq!(densities.iter().filter(chosen).count(), 2, "{results}");
+    assert!(
+        densities.iter().any(|density| density["density"] == "gmm:3" && density["automatic"] == false),
+        "{results}"
+    );
     assert_eq!(fs::read(folder.join("run/model.safetensors")).unwrap(), model);
     // The run can still go on, and what was fitted to other weights is gone then.
     succeed(folder, "train --out run --resume --epochs 31");
@@ -43,7 +53,7 @@ fn temperature_narrows_the_samples() {
     let folder = folder.path();
     trained(folder);
     let sample = |arguments: &str| {
-        succeed(folder, &format!("sample --run run -n 60 {arguments} --out s.npy"));
+        succeed(folder, &format!("sample --run run -n 60 --density gaussian {arguments} --out s.npy"));
         array(&folder.join("s.npy")).2
     };
     let spread = |rows: &[f32]| -> f64 {

@@ -12,6 +12,9 @@ use crate::random::{Purpose, fill_normal, indices, stream};
 /// Numbers of components that an automatic choice tries, in this order.
 const CANDIDATES: [usize; 9] = [1, 2, 3, 5, 7, 10, 15, 20, 30];
 
+/// Fewest codes that can be divided into some to fit and some to judge by.
+const FEWEST_TO_SPLIT: usize = 4;
+
 /// One number of components that was tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
@@ -62,7 +65,7 @@ impl Density {
     /// whose mean log-likelihood is within two standard errors of the largest. Where they are missing,
     /// `gmm:auto` holds out a share of the codes for the choice and fits the chosen number on all.
     /// Candidates, up to 30 components, have one start each; the search stops after two in a row that are
-    /// worse than the best.
+    /// worse than the best. Of fewer than four codes none can be held out: one component is the choice.
     ///
     /// # Errors
     ///
@@ -162,6 +165,11 @@ fn automatic(
     shape: Covariance,
     options: &FitOptions,
 ) -> Result<Fitted, DensityError> {
+    if codes.rows() < FEWEST_TO_SPLIT {
+        let mut fitted = mixture(codes, shape, 1, options)?;
+        fitted.density.automatic = true;
+        return Ok(fitted);
+    }
     let split = Split::new(codes, held_out.is_some(), options)?;
     let shown = split.train.len().min(options.start_rows.max(2) * codes.width());
     let train = Matrix::new(&split.train[..shown], codes.width())?;
@@ -227,7 +235,7 @@ struct Split {
 impl Split {
     /// Holds out a share of the codes unless there are held-out codes already.
     fn new(codes: Matrix<'_>, given: bool, options: &FitOptions) -> Result<Self, DensityError> {
-        at_least(4, codes.rows())?;
+        at_least(FEWEST_TO_SPLIT, codes.rows())?;
         let width = codes.width();
         let share = (codes.rows() as f64 * options.held_out_share).ceil() as usize;
         let held_out = if given { 0 } else { share.clamp(1, codes.rows() - 2) };

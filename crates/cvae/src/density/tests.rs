@@ -147,6 +147,16 @@ fn the_automatic_choice_finds_the_clusters_and_shows_its_candidates() {
 }
 
 #[test]
+fn three_codes_have_one_component() {
+    let values = codes(7, 3);
+    let fitted =
+        Density::fit("gmm:auto".parse().unwrap(), Matrix::new(&values, 2).unwrap(), None, &FitOptions::default());
+    let Fitted { density, report } = fitted.unwrap();
+    assert!(density.is_automatic() && report.candidates.is_empty());
+    assert_eq!(density.gmm().unwrap().components(), 1);
+}
+
+#[test]
 fn the_report_agrees_with_the_density() {
     let (values, held_out) = (codes(9, 400), codes(10, 200));
     let (codes, held_out) = (Matrix::new(&values, 2).unwrap(), Matrix::new(&held_out, 2).unwrap());
