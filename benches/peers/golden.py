@@ -214,6 +214,7 @@ def family() -> Iterator[Case]:
     penalty = {"kind": "gradient_penalty", "weight": 0.3}
     contractive = {"kind": "contractive", "weight": 0.3}
     permutation = {"kind": "permutation", "share": 0.4}
+    shift = {"kind": "shift", "share": 0.6, "shift": {"distance": 1, "width": 3, "channels": 2}}
     masked = {"kind": "masked", "share": 0.5}
     patch = {"size": 2, "width": 4, "channels": 1}
 
@@ -237,6 +238,7 @@ def family() -> Iterator[Case]:
     yield case("gaussian", corruption={"kind": "gaussian", "std": 0.3})
     yield case("masking", corruption={"kind": "masking", "share": 0.4})
     yield case("permutation", corruption=permutation)
+    yield case("shift", encoder=(12, 5, 3), corruption=shift)
     yield case("masked", corruption=masked)
     yield case("masked_patches", encoder=(8, 5, 3), corruption=masked | {"patch": patch})
     yield case("missing", missing=True)

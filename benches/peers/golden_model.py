@@ -71,6 +71,8 @@ class Case:
 
     def units(self) -> list[int]:
         """The unit of each column in which rows are corrupted."""
+        if "shift" in self.parts.get("corruption", {}):
+            return [0] * self.encoder[0]
         patch = self.parts.get("corruption", {}).get("patch")
         if patch is not None:
             size, width = patch["size"], patch["width"]
@@ -201,8 +203,22 @@ class Model:
         if corruption["kind"] == "permutation":
             donors = torch.tensor(philox.donors(self.case.seed, epoch, count, units))
             return torch.where(marks, clean.gather(0, donors), clean) * observed, observed
+        if corruption["kind"] == "shift":
+            return torch.where(marks, self.moved(clean, corruption["shift"], epoch), clean), observed
         erased = torch.where(marks, 0.0, clean)
         return erased, observed * marks if corruption["kind"] == "masked" else observed
+
+    def moved(self, clean: torch.Tensor, shift: dict, epoch: int) -> torch.Tensor:
+        """Every row after its move: another window of the image within a border of zeros."""
+        border, width, channels = shift["distance"], shift["width"], shift["channels"]
+        images = clean.reshape(len(clean), -1, width, channels)
+        height = images.shape[1]
+        framed = functional.pad(images, (0, 0, border, border, border, border))
+        windows = []
+        for image, (down, right) in zip(framed, philox.moves(self.case.seed, epoch, len(clean), border), strict=True):
+            top, left = border - down, border - right
+            windows.append(image[top : top + height, left : left + width].reshape(-1))
+        return torch.stack(windows)
 
     def losses(self, rows: torch.Tensor, epoch: int) -> torch.Tensor:
         """Weighted terms: reconstruction, latent, decoder L2, Jacobian."""

@@ -104,6 +104,14 @@ def donors(seed: int, epoch: int, rows: int, units: list[int]) -> np.ndarray:
     return (words(seed, epoch, rows, units, PERMUTE) * np.uint64(rows) >> np.uint64(32)).astype(np.int64)
 
 
+def moves(seed: int, epoch: int, rows: int, distance: int) -> list[tuple[int, int]]:
+    """Pixels down and to the right by which each row moves if it does: a place of the square but its middle."""
+    side = 2 * distance + 1
+    places = [place for place in range(side * side) if place != side * side // 2]
+    picked = words(seed, epoch, rows, [0], PERMUTE)[:, 0] * np.uint64(len(places)) >> np.uint64(32)
+    return [(places[i] // side - distance, places[i] % side - distance) for i in picked.astype(int)]
+
+
 def signs(seed: int, epoch: int, rows: int, width: int) -> np.ndarray:
     """Random signs, [rows, width]: -1 where the highest bit of the word is set."""
     return 1.0 - 2.0 * (words(seed, epoch, rows, list(range(width)), PROBE) >> np.uint64(31)).astype(np.float64)

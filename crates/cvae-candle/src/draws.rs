@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use cvae_core::rng::{below, chosen};
-use cvae_core::{Batch, BatchRows, Noise, Stream};
+use cvae_core::{Batch, BatchRows, Noise, Shift, Stream};
 
 use crate::data::rows_tensor;
 
@@ -45,6 +45,15 @@ impl Draws {
         let count = self.rows.len() as u32;
         let donors = self.words(Stream::Permute, units).map(|word| below(word, count)).collect();
         Tensor::from_vec(donors, (self.rows.len(), units.len()), &Device::Cpu)
+    }
+
+    /// The column that each element is taken from when its image is moved, `width` for what comes from outside:
+    /// `rows × width`.
+    pub(crate) fn moves(&self, shift: Shift, width: usize) -> Result<Tensor> {
+        let offsets = self.words(Stream::Permute, &[0]).map(|word| shift.offset(below(word, shift.moves())));
+        let source = |offset, column| shift.source(offset, column, width).unwrap_or(width) as u32;
+        let moves = offsets.flat_map(|offset| (0..width).map(move |column| source(offset, column))).collect();
+        Tensor::from_vec(moves, (self.rows.len(), width), &Device::Cpu)
     }
 
     fn noise(&self, stream: Stream) -> Noise {

@@ -35,6 +35,12 @@ impl Input {
                 let others = target.gather(&draws.donors(&units)?, 0)?;
                 only_observed(draws.marks(share, &units)?.where_cond(&others, &target)?)?
             }
+            Corruption::Shift { share, shift } => {
+                // One column of zeros more, for what comes from outside.
+                let padded = target.pad_with_zeros(1, 0, 1)?;
+                let moved = padded.gather(&draws.moves(shift, width)?, 1)?;
+                draws.marks(share, &units)?.where_cond(&moved, &target)?
+            }
             Corruption::Masked { share, .. } => {
                 let marks = draws.marks(share, &units)?.to_dtype(rows.dtype())?;
                 let weights = Some(only_observed(marks)?);

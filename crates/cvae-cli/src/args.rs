@@ -171,7 +171,7 @@ pub(crate) struct ObjectiveArgs {
     #[arg(long, value_name = "K", help_heading = "Objective")]
     pub(crate) top_k: Option<usize>,
     /// Noise on the input while training: none, gaussian:STD, masking:SHARE, permutation:SHARE, masked:SHARE,
-    /// masked:SHARE:PATCH.
+    /// masked:SHARE:PATCH, shift:SHARE, shift:SHARE:PIXELS.
     #[arg(long, value_name = "NOISE", help_heading = "Objective")]
     pub(crate) corruption: Option<String>,
     /// Take NaN and empty cells for missing values: they are left out of the loss.

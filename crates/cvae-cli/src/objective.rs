@@ -1,7 +1,7 @@
 //! From the name of an objective and its weights to the terms of the loss.
 
 use anyhow::{Context, Result, bail};
-use cvae_core::{Corruption, Jacobian, Latent, Objective, Patch, Reconstruction};
+use cvae_core::{Corruption, Jacobian, Latent, Objective, Patch, Reconstruction, Shift};
 use cvae_data::ImageShape;
 
 use crate::args::ObjectiveArgs;
@@ -124,12 +124,12 @@ fn reconstruction(name: &str) -> Result<Reconstruction> {
     })
 }
 
-/// Reads `none`, `gaussian:STD`, `masking:SHARE`, `permutation:SHARE`, `masked:SHARE` or `masked:SHARE:PATCH`.
+/// Reads `none`, `gaussian:STD`, `masking:SHARE`, `permutation:SHARE`, `masked:SHARE[:PATCH]` or `shift:SHARE[:PIXELS]`.
 fn corruption(text: &str, rows: Rows) -> Result<Corruption> {
     let unknown = || {
         format!(
             "unknown corruption `{text}`; known: none, gaussian:STD, masking:SHARE, permutation:SHARE, masked:SHARE, \
-             masked:SHARE:PATCH"
+             masked:SHARE:PATCH, shift:SHARE, shift:SHARE:PIXELS"
         )
     };
     let fields: Vec<&str> = text.split(':').collect();
@@ -144,8 +144,16 @@ fn corruption(text: &str, rows: Rows) -> Result<Corruption> {
             let size = size.parse().ok().with_context(unknown)?;
             masked(number(share)?, Some(size), rows)?
         }
+        ["shift", share] => shift(number(share)?, 1, rows)?,
+        ["shift", share, distance] => shift(number(share)?, distance.parse().ok().with_context(unknown)?, rows)?,
         _ => bail!(unknown()),
     })
+}
+
+/// Images that are moved by up to `distance` pixels.
+fn shift(share: f64, distance: usize, rows: Rows) -> Result<Corruption> {
+    let image = rows.image.context("only rows that are images can be moved")?;
+    Ok(Corruption::Shift { share, shift: Shift { distance, width: image.width, channels: image.channels } })
 }
 
 /// Masked patches of images, or masked columns of other rows.
@@ -232,16 +240,21 @@ mod tests {
             with(|args| args.corruption = name("masking")),
             with(|args| args.corruption = name("masked:0.5:2")),
             with(|args| args.corruption = name("blur:0.5")),
+            with(|args| args.corruption = name("shift:0.5")),
         ] {
             assert!(bad.is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn patches_follow_the_shape_of_images() {
+    fn patches_and_moves_follow_the_shape_of_images() {
         let found = corruption("masked:0.5:2", IMAGES).unwrap();
         let patch = Patch { size: 2, width: 5, channels: 3 };
         assert_eq!(found, Corruption::Masked { share: 0.5, patch: Some(patch) });
+        for (text, distance) in [("shift:0.25", 1), ("shift:0.25:3", 3)] {
+            let shift = Shift { distance, width: 5, channels: 3 };
+            assert_eq!(corruption(text, IMAGES).unwrap(), Corruption::Shift { share: 0.25, shift });
+        }
         let Corruption::Masked { patch, .. } = named("masked", IMAGES).unwrap().corruption else { panic!() };
         assert_eq!(patch.map(|patch| patch.size), Some(PATCH));
         assert_eq!(named("masked", ROWS).unwrap().corruption, Corruption::Masked { share: 0.75, patch: None });

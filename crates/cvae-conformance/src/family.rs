@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use cvae_core::{
     Activation, ColumnGroup, ColumnKind, Corruption, Jacobian, Latent, Objective, OptimizerSpec, Patch, Reconstruction,
-    SpecError,
+    Shift, SpecError,
 };
 
 use crate::case::{Case, mlp};
@@ -37,6 +37,7 @@ pub(crate) fn objectives() -> Vec<(&'static str, Objective)> {
     let permutation = Corruption::Permutation { share: 0.4 };
     let masked = Corruption::Masked { share: 0.5, patch: None };
     let patches = Corruption::Masked { share: 0.5, patch: Some(Patch { size: 2, width: 4, channels: 1 }) };
+    let shift = Corruption::Shift { share: 0.6, shift: Shift { distance: 1, width: 4, channels: 1 } };
     let penalty = Jacobian::GradientPenalty { weight: 0.3 };
     let contractive = Jacobian::Contractive { weight: 0.3 };
     let learnt = Objective { sigma_floor: Some(1e-3), ..collapsed.clone() };
@@ -48,10 +49,12 @@ pub(crate) fn objectives() -> Vec<(&'static str, Objective)> {
         ("permutation", corrupted(permutation)),
         ("masked_columns", corrupted(masked)),
         ("masked_patches", corrupted(patches)),
+        ("shift", corrupted(shift)),
         ("missing", missing(collapsed.clone())),
         ("missing_gaussian", missing(corrupted(gaussian))),
         ("missing_permutation", missing(corrupted(permutation))),
         ("missing_masked", missing(corrupted(masked))),
+        ("missing_shift", missing(corrupted(shift))),
         ("top_k", Objective { top_k: Some(2), ..collapsed.clone() }),
         ("top_k_sparse", Objective { top_k: Some(2), ..Objective::sparse(0.2) }),
         ("learnt_variance", learnt.clone()),
@@ -131,7 +134,7 @@ mod tests {
         let objectives = objectives();
         let has = |test: &dyn Fn(&Objective) -> bool| objectives.iter().any(|(_, objective)| test(objective));
         assert!(has(&|objective| objective.spectral_norm), "spectral_norm");
-        for name in ["gaussian", "masking", "permutation", "masked"] {
+        for name in ["gaussian", "masking", "permutation", "shift", "masked"] {
             assert!(has(&|objective| objective.corruption.name() == name), "{name}");
         }
         for name in ["capacity", "free_bits", "sparse", "mmd"] {

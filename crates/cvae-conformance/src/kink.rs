@@ -105,11 +105,16 @@ impl Point<'_> {
             Corruption::Permutation { share } if marked(share, column) => {
                 self.clean(below(word(Stream::Permute, column), rows) as usize, column)
             }
+            Corruption::Shift { share, shift } if marked(share, column) => {
+                let offset = shift.offset(below(word(Stream::Permute, 0), shift.moves()));
+                shift.source(offset, column, width).map_or(0.0, |from| self.clean(index, from))
+            }
             Corruption::None
             | Corruption::Gaussian { .. }
             | Corruption::Masking { .. }
             | Corruption::Masked { .. }
-            | Corruption::Permutation { .. } => self.clean(index, column),
+            | Corruption::Permutation { .. }
+            | Corruption::Shift { .. } => self.clean(index, column),
         };
         let mut row: Vec<f64> = (0..width).map(column).collect();
         if let Corruption::Gaussian { std } = objective.corruption {

@@ -96,6 +96,20 @@ pub enum SpecError {
         /// Values of a row.
         width: usize,
     },
+    /// Moves of images that do not fit the rows.
+    #[error(
+        "moves by {distance} pixels in images {image} pixels wide with {channels} channels do not fit rows of {width}"
+    )]
+    Shift {
+        /// Farthest move.
+        distance: usize,
+        /// Width of the image.
+        image: usize,
+        /// Values of a pixel.
+        channels: usize,
+        /// Values of a row.
+        width: usize,
+    },
     /// A group of no columns.
     #[error("column group {group} (counted from 0) has no columns")]
     EmptyColumns {

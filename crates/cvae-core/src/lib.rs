@@ -41,7 +41,7 @@ pub use backend::{
     OpProfile, Rows, State,
 };
 pub use columns::{ColumnGroup, ColumnKind};
-pub use corruption::{Corruption, Patch};
+pub use corruption::{Corruption, Patch, Shift};
 pub use error::{CompileError, DeviceError, RunError, SpecError, Unsupported, VerifyError, VerifyRule};
 pub use fold::{fold_linear, fold_spectral_norm};
 pub use layout::{Initializer, Param, ParamLayout, ParamRole};

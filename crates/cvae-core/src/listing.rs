@@ -72,6 +72,7 @@ impl fmt::Display for Op {
             Self::SigmaReconstruction { floor, .. } => write!(f, ", floor={floor}"),
             Self::Mask { share, units, .. } => write!(f, " share={share}, units={}", unit_count(units)),
             Self::Permute { units, .. } => write!(f, ", units={}", unit_count(units)),
+            Self::Shift { shift, .. } => write!(f, ", distance={}, width={}", shift.distance, shift.width),
             Self::TopK { k, .. } => write!(f, ", k={k}"),
             Self::SpectralScale { weight, iterations, .. } => write!(f, " {weight}, iterations={iterations}"),
             Self::UnitVector { index, .. } => write!(f, " index={index}"),

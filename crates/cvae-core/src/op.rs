@@ -1,6 +1,7 @@
 //! The operations of a program. Formulas: docs/MATH.md.
 
 use crate::columns::ColumnGroup;
+use crate::corruption::Shift;
 use crate::objective::{KlBound, Reconstruction};
 use crate::program::{ParamId, ValueId};
 use crate::rng::Stream;
@@ -79,6 +80,19 @@ pub enum Op {
         mask: ValueId,
         /// Unit of each column.
         units: Vec<u32>,
+        /// Corrupted rows.
+        output: ValueId,
+    },
+    /// `output = input` where `mask` is 0, else the image of the same row after move [`crate::rng::below`]`(word, moves)`,
+    /// with 0 where it moved away from: [`Shift::source`]. The word is word 0 of block 0 of the row of
+    /// [`Stream::Permute`].
+    Shift {
+        /// Clean rows.
+        input: ValueId,
+        /// 0 or 1.
+        mask: ValueId,
+        /// The images and their moves.
+        shift: Shift,
         /// Corrupted rows.
         output: ValueId,
     },

@@ -15,6 +15,7 @@ impl Op {
             Self::Mask { .. } => "mask",
             Self::Erase { .. } => "erase",
             Self::Permute { .. } => "permute",
+            Self::Shift { .. } => "shift",
             Self::Observe { .. } => "observe",
             Self::Multiply { .. } => "multiply",
             Self::TopK { .. } => "top_k",
@@ -64,7 +65,9 @@ impl Op {
             Self::ScaleRows { input, scale, .. } => vec![input, scale],
             Self::SpectralGrad { grad, input, scale, left, .. } => vec![grad, input, scale, left],
             Self::Reparameterize { mean, logvar, noise, .. } => vec![mean, logvar, noise],
-            Self::Erase { input, mask, .. } | Self::Permute { input, mask, .. } => vec![input, mask],
+            Self::Erase { input, mask, .. } | Self::Permute { input, mask, .. } | Self::Shift { input, mask, .. } => {
+                vec![input, mask]
+            }
             Self::Multiply { a, b, .. } | Self::AddScaled { a, b, .. } => vec![a, b],
             Self::Reconstruction { prediction, target, weights, .. }
             | Self::SigmaReconstruction { prediction, target, weights, .. }
@@ -99,6 +102,7 @@ impl Op {
             | Self::Mask { output, .. }
             | Self::Erase { output, .. }
             | Self::Permute { output, .. }
+            | Self::Shift { output, .. }
             | Self::Multiply { output, .. }
             | Self::TopK { output, .. }
             | Self::TopKGrad { output, .. }
@@ -168,6 +172,7 @@ impl Op {
             | Self::AddScaled { .. } => true,
             Self::Linear { .. }
             | Self::Permute { .. }
+            | Self::Shift { .. }
             | Self::TopK { .. }
             | Self::SigmaReconstruction { .. }
             | Self::MixedReconstruction { .. }

@@ -1,6 +1,7 @@
 //! The rules that every program keeps.
 
 use crate::columns::ColumnGroup;
+use crate::corruption::Shift;
 use crate::error::{VerifyError, VerifyRule};
 use crate::layout::ParamLayout;
 use crate::op::Op;
@@ -124,6 +125,10 @@ fn verify_columns(op: &Op, size: usize) -> Result<(), VerifyRule> {
     let covered = |columns: &[ColumnGroup]| columns.iter().map(|group| group.width).sum::<usize>();
     let (expected, fits) = match op {
         Op::Mask { units, .. } | Op::Permute { units, .. } => (units.len(), units.len() == size),
+        Op::Shift { shift, .. } => {
+            let line = shift.width.saturating_mul(shift.channels);
+            (line, line > 0 && size.is_multiple_of(line) && (1..=Shift::FARTHEST).contains(&shift.distance))
+        }
         Op::MixedReconstruction { columns, .. } | Op::MixedOutput { columns, .. } => {
             (covered(columns), covered(columns) == size)
         }

@@ -5,7 +5,7 @@ mod common;
 use common::dense;
 use cvae_core::{
     Activation, Algorithm, ColumnGroup, ColumnKind, Corruption, Latent, MAX_PARAMS, ModelSpec, Objective,
-    OptimizerSpec, Patch, Plan, Reconstruction, Schedule, Shape, SpecError,
+    OptimizerSpec, Patch, Plan, Reconstruction, Schedule, Shape, Shift, SpecError,
 };
 
 const RELU: Activation = Activation::Relu;
@@ -77,6 +77,10 @@ fn objectives() {
     };
     let numeric = ColumnKind::Numeric;
     let patch = |size, width, channels| Corruption::Masked { share: 0.5, patch: Some(Patch { size, width, channels }) };
+    let shift = |share, distance, width| {
+        let shift = Shift { distance, width, channels: 1 };
+        Corruption::Shift { share, shift }
+    };
     let table = [
         (Objective::collapsed(-1.0, 0.0), "`beta` must be a finite number of at least 0, got -1"),
         (Objective::collapsed(f64::NAN, 0.0), "`beta` must be a finite number of at least 0, got NaN"),
@@ -129,6 +133,19 @@ fn objectives() {
         (
             Objective::denoising(patch(1, usize::MAX, 2)),
             "patches of 1 pixels in images 18446744073709551615 pixels wide with 2 channels do not fit rows of 4",
+        ),
+        (Objective::denoising(shift(1.0, 1, 2)), "`share` must be at least 0 and below 1, got 1"),
+        (
+            Objective::denoising(shift(0.5, 1, 3)),
+            "moves by 1 pixels in images 3 pixels wide with 1 channels do not fit rows of 4",
+        ),
+        (
+            Objective::denoising(shift(0.5, 0, 2)),
+            "moves by 0 pixels in images 2 pixels wide with 1 channels do not fit rows of 4",
+        ),
+        (
+            Objective::denoising(shift(0.5, 1001, 2)),
+            "moves by 1001 pixels in images 2 pixels wide with 1 channels do not fit rows of 4",
         ),
         (columns(&[(numeric, 3)]), "the column groups cover 3 columns, but the input has width 4"),
         (

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use cvae_core::rng::below;
-use cvae_core::{ColumnGroup, ColumnKind, KlBound, Latent, Noise, Op, Reconstruction, Stream, ValueId};
+use cvae_core::{ColumnGroup, ColumnKind, KlBound, Latent, Noise, Op, Reconstruction, Shift, Stream, ValueId};
 
 use crate::kernels::mmd::Pairs;
 use crate::run::{Pass, Worker};
@@ -118,6 +118,10 @@ impl Worker<'_> {
                         self.output(pass, &share, output),
                     );
                 }
+                Op::Shift { input, mask, shift, output } => {
+                    let grids = [self.grid(input), self.grid(mask), self.output(pass, &share, output)];
+                    self.shift(pass, &share, shift, value.width, grids);
+                }
                 Op::TopK { k, input, output } => {
                     top_k(pass.rows, value.width, &share, k, self.grid(input), self.output(pass, &share, output));
                 }
@@ -206,6 +210,23 @@ impl Worker<'_> {
                         false => below(noise.unit_word(position, units[feature]), pass.rows as u32) as usize,
                     };
                     *output.at(row, feature) = *input.at(donor, feature);
+                }
+            }
+        }
+    }
+
+    unsafe fn shift(&self, pass: &Pass, share: &Share, shift: Shift, size: usize, [input, mask, output]: [Grid; 3]) {
+        let noise = Noise::new(pass.seed, Stream::Permute, pass.epoch);
+        for row in 0..pass.rows {
+            let offset = shift.offset(below(noise.unit_word(self.noise_row(pass, row), 0), shift.moves()));
+            for feature in share.own.clone() {
+                // SAFETY: rows and features of the batch.
+                unsafe {
+                    let from = match mask.get(row, feature) == 0.0 {
+                        true => Some(feature),
+                        false => shift.source(offset, feature, size),
+                    };
+                    *output.at(row, feature) = from.map_or(0.0, |from| *input.at(row, from));
                 }
             }
         }

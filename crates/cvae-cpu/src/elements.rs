@@ -32,6 +32,7 @@ impl Class {
             | Op::Update => Self::Structural,
             Op::Noise { .. } | Op::Mask { .. } | Op::Signs { .. } | Op::UnitVector { .. } => Self::Drawn,
             Op::Permute { .. }
+            | Op::Shift { .. }
             | Op::TopK { .. }
             | Op::SigmaReconstruction { .. }
             | Op::MixedReconstruction { .. }

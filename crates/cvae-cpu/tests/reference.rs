@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cvae_core::{
     Activation, Algorithm, Backend, Batch, ColumnGroup, ColumnKind, Corruption, Entry, Executable, Initializer,
-    Jacobian, Latent, ModelSpec, Noise, Objective, OptimizerSpec, Patch, Plan, Reconstruction, Rows, State, Stream,
+    Jacobian, Latent, ModelSpec, Noise, Objective, OptimizerSpec, Patch, Plan, Reconstruction, Rows, Shift, State,
+    Stream,
 };
 use cvae_cpu::{CpuBackend, Level};
 use cvae_reference::ReferenceBackend;
@@ -185,6 +186,7 @@ fn family() -> Vec<Objective> {
         corrupted(Corruption::Masking { share: 0.4 }),
         corrupted(Corruption::Permutation { share: 0.4 }),
         corrupted(masked),
+        corrupted(Corruption::Shift { share: 0.6, shift: Shift { distance: 2, width: 9, channels: 1 } }),
         Objective { missing: true, ..corrupted(masked) },
         Objective { missing: true, ..collapsed.clone() },
         Objective { top_k: Some(2), ..collapsed.clone() },

@@ -44,6 +44,11 @@ DEVICE_CALL void apply_points(const Task &task, const Step &step, int row, int c
       v = load(point.first + (size_t)source * task.ldc + column);
       break;
     }
+    case SHIFT: {
+      const int source = v == 0.f ? column : moved(step, table<unsigned>(point), task.columns, row, column);
+      v = source < 0 ? 0.f : load(point.first + (i - column) + source);
+      break;
+    }
     case OBSERVE: v = v == v ? v : 0.f; break; // NaN alone differs from itself
     case OBSERVED: v = v == v ? 1.f : 0.f; break;
     case MULTIPLY: v *= load(point.first + i); break;

@@ -64,6 +64,7 @@ enum PointOp : unsigned {
   MIXED_GRAD = 29,          // as RECONSTRUCTION_GRAD by groups of columns (third); task.a: the predictions
   MIXED_OUTPUT = 30,        // v = from logits to the row's values (third: groups); task.a: the logits
   SCALE = 31,               // v *= first[0]
+  SHIFT = 32,               // v (mark) = first where v is 0, else first of a moved image (third: distance, width, channels)
 };
 
 struct Point {

@@ -80,6 +80,7 @@ pub(crate) enum PointOp {
     MixedGrad = 29,
     MixedOutput = 30,
     Scale = 31,
+    Shift = 32,
 }
 
 /// The operands of a further product.

@@ -7,7 +7,7 @@ mod common;
 use common::{Turn, agrees, agrees_on, backend, difference, model, plan, rows, start, tolerance};
 use cvae_core::{
     Activation, Backend, ColumnGroup, ColumnKind, Corruption, Entry, Jacobian, Latent, Objective, OptimizerSpec, Patch,
-    Reconstruction,
+    Reconstruction, Shift,
 };
 use cvae_cuda::{LaunchPath, Precision};
 use cvae_reference::ReferenceBackend;
@@ -35,7 +35,7 @@ fn holes(count: usize, width: usize) -> Vec<f32> {
     rows(count, width).into_iter().enumerate().map(hole).collect()
 }
 
-fn corruptions() -> [Corruption; 5] {
+fn corruptions() -> [Corruption; 6] {
     let patch = Some(Patch { size: 2, width: 3, channels: 1 });
     [
         Corruption::Gaussian { std: 0.3 },
@@ -43,6 +43,7 @@ fn corruptions() -> [Corruption; 5] {
         Corruption::Permutation { share: 0.5 },
         Corruption::Masked { share: 0.5, patch: None },
         Corruption::Masked { share: 0.5, patch },
+        Corruption::Shift { share: 0.7, shift: Shift { distance: 2, width: 3, channels: 1 } },
     ]
 }
 

@@ -1,7 +1,7 @@
 //! The encoder's input in training: missing values, marks, noise (docs/MATH.md, "Corruption").
 
-use cvae_core::Noise;
 use cvae_core::rng::{below, chosen};
+use cvae_core::{Noise, Shift};
 
 /// The input with 0 for NaN.
 pub(crate) fn observe(input: &[f64], output: &mut [f64]) {
@@ -40,6 +40,19 @@ pub(crate) fn permute(noise: Noise, rows: &[u32], units: &[u32], input: &[f64], 
         let (row, column) = (index / width, index % width);
         let other = || below(noise.unit_word(rows[row], units[column]), rows.len() as u32) as usize;
         *out = if mask[index] == 0.0 { input[index] } else { input[other() * width + column] };
+    }
+}
+
+/// `input` where the mark is 0, else the image of the row after the move that the noise names.
+pub(crate) fn shift(noise: Noise, rows: &[u32], shift: Shift, input: &[f64], mask: &[f64], output: &mut [f64]) {
+    let width = output.len() / rows.len().max(1);
+    for (index, out) in output.iter_mut().enumerate() {
+        let (row, column) = (index / width, index % width);
+        let offset = || shift.offset(below(noise.unit_word(rows[row], 0), shift.moves()));
+        *out = match mask[index] == 0.0 {
+            true => input[index],
+            false => shift.source(offset(), column, width).map_or(0.0, |from| input[row * width + from]),
+        };
     }
 }
 

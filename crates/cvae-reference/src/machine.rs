@@ -191,6 +191,13 @@ impl Machine {
                     corruption::permute(noise, &self.row_numbers, units, input, mask, out);
                 });
             }
+            Op::Shift { input, mask, shift, output } => {
+                let noise = self.source(Stream::Permute);
+                values.define(output, rows, |values, out| {
+                    let (input, mask) = (values.get(input, rows), values.get(mask, rows));
+                    corruption::shift(noise, &self.row_numbers, shift, input, mask, out);
+                });
+            }
             Op::Multiply { a, b, output } => {
                 values.define(output, rows, |values, out| {
                     for ((out, a), b) in out.iter_mut().zip(values.get(a, rows)).zip(values.get(b, rows)) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{Case, columns, compile, state, wide};
 use cvae_core::{
     Activation, Batch, Corruption, Entry, Initializer, Jacobian, Latent, LayerSpec, ModelSpec, Objective,
-    OptimizerSpec, ParamLayout, Patch, Plan, Reconstruction, State, Term, fold_linear, fold_spectral_norm,
+    OptimizerSpec, ParamLayout, Patch, Plan, Reconstruction, Shift, State, Term, fold_linear, fold_spectral_norm,
 };
 use cvae_reference::{Draw, direct_loss, finite_difference};
 
@@ -60,6 +60,7 @@ fn corruption() {
         Corruption::Permutation { share: 0.4 },
         Corruption::Masked { share: 0.7, patch: None },
         Corruption::Masked { share: 0.6, patch },
+        Corruption::Shift { share: 0.6, shift: Shift { distance: 2, width: 7, channels: 1 } },
     ] {
         for missing in [false, true] {
             assert_family(Objective { missing, ..Objective::denoising(corruption) });

@@ -1,6 +1,6 @@
 //! Rung 0 for the objective family, and its determinism.
 
-use cvae_core::{Batch, Corruption, Entry, Jacobian, Latent, Objective};
+use cvae_core::{Batch, Corruption, Entry, Jacobian, Latent, Objective, Shift};
 use cvae_reference::ReferenceBackend;
 
 use crate::case::{Case, draw_rows};
@@ -93,6 +93,7 @@ fn zero_weights() -> Vec<(&'static str, Objective, Objective)> {
     let jacobian = |jacobian| Objective { jacobian, ..ae() };
     let corruption = |corruption| Objective { corruption, ..ae() };
     let sampled = || Objective::vae(0.0);
+    let shift = Shift { distance: 1, width: 1, channels: 1 };
     vec![
         ("sparse", ae(), latent(Latent::Sparse { weight: 0.0 })),
         ("mmd", ae(), latent(Latent::Mmd { weight: 0.0 })),
@@ -103,5 +104,6 @@ fn zero_weights() -> Vec<(&'static str, Objective, Objective)> {
         ("gaussian", ae(), corruption(Corruption::Gaussian { std: 0.0 })),
         ("masking", ae(), corruption(Corruption::Masking { share: 0.0 })),
         ("permutation", ae(), corruption(Corruption::Permutation { share: 0.0 })),
+        ("shift", ae(), corruption(Corruption::Shift { share: 0.0, shift })),
     ]
 }

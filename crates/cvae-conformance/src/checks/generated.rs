@@ -2,7 +2,7 @@
 
 use cvae_core::{
     Activation, ColumnGroup, ColumnKind, Corruption, Entry, Jacobian, Latent, LayerSpec, ModelSpec, Objective,
-    OptimizerSpec, Reconstruction, Shape,
+    OptimizerSpec, Reconstruction, Shape, Shift,
 };
 use cvae_reference::ReferenceBackend;
 use proptest::prelude::*;
@@ -37,6 +37,7 @@ fn parts() -> impl Strategy<Value = Parts> {
         Corruption::Gaussian { std: 0.4 },
         Corruption::Masking { share: 0.3 },
         Corruption::Permutation { share: 0.3 },
+        Corruption::Shift { share: 0.6, shift: Shift { distance: 2, width: 1, channels: 1 } },
         Corruption::Masked { share: 0.6, patch: None },
     ];
     let jacobians =

@@ -21,14 +21,14 @@ macro_rules! fixtures {
     };
 }
 
-const FIXTURES: [(&str, &[u8]); 53] = fixtures![
+const FIXTURES: [(&str, &[u8]); 54] = fixtures![
     "activation_elu" "activation_gelu" "activation_identity" "activation_leaky_relu" "activation_relu"
     "activation_sigmoid" "activation_silu" "activation_tanh" "bce_collapsed" "bce_none" "bce_variational"
     "family_capacity" "family_columns" "family_columns_missing" "family_columns_permutation" "family_contractive"
     "family_contractive_estimated" "family_contractive_top_k" "family_free_bits" "family_gaussian"
     "family_gradient_penalty" "family_gradient_penalty_logits" "family_learnt_variance"
     "family_learnt_variance_missing" "family_linear_code" "family_masked" "family_masked_patches" "family_masking"
-    "family_missing" "family_missing_permutation" "family_mmd" "family_permutation" "family_sparse" "family_top_k"
+    "family_missing" "family_missing_permutation" "family_mmd" "family_permutation" "family_shift" "family_sparse" "family_top_k"
     "huber_collapsed" "huber_none" "huber_variational" "l1_collapsed" "l1_none" "l1_variational" "logvar_clamped"
     "mse_mean_collapsed" "mse_mean_none" "mse_mean_variational" "mse_sum_collapsed" "mse_sum_none"
     "mse_sum_variational" "shape_deep_ragged" "shape_no_hidden" "shape_no_hidden_variational" "shape_row1_latent1"

@@ -63,6 +63,7 @@ faults! {
     BiasedDiscrepancy, "biased_discrepancy", "The discrepancy counts the pairs of a row and itself.";
     MaskInverted, "mask_inverted", "The corruption erases what it should keep.";
     PermutedWithinRow, "permuted_within_row", "A permuted unit comes from its own row.";
+    MovedAsColumn, "moved_as_column", "An image moves as if it were one pixel wide.";
     MissingCounted, "missing_counted", "Missing values count in the reconstruction, as zeros.";
     DenseGradientOfTopK, "dense_gradient_of_top_k", "The gradient passes elements of the code that were dropped.";
     NoiseSharedByRows, "noise_shared_by_rows", "All rows of a batch draw the noise of its first row.";

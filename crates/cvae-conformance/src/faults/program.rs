@@ -40,6 +40,7 @@ pub(crate) fn plant(fault: Fault, program: &mut Program, layout: &ParamLayout) {
                             *op = copy(input, output);
                         }
                     }
+                    (Fault::MovedAsColumn, Op::Shift { shift, .. }) => shift.width = 1,
                     (Fault::DenseGradientOfTopK, op @ Op::TopKGrad { .. }) => {
                         if let Op::TopKGrad { grad, output, .. } = *op {
                             *op = copy(grad, output);

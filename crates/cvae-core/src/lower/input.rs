@@ -50,6 +50,11 @@ pub(super) fn training(b: &mut Builder<'_>, objective: &Objective) -> Input {
             let fed = b.emit(target, |output| Op::Permute { input: target, mask, units, output });
             Input { fed: only_observed(b, fed, observed), target, weights: observed }
         }
+        Corruption::Shift { share, shift } => {
+            let mask = mask(share, units);
+            let fed = b.emit(target, |output| Op::Shift { input: target, mask, shift, output });
+            Input { fed, target, weights: observed }
+        }
         Corruption::Masked { share, .. } => {
             let mask = mask(share, units);
             let fed = b.emit(target, |output| Op::Erase { input: target, mask, output });

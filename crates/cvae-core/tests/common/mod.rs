@@ -3,7 +3,7 @@
 
 use cvae_core::{
     Activation, Algorithm, ColumnGroup, ColumnKind, Corruption, Jacobian, Latent, LayerSpec, ModelSpec, Objective,
-    OptimizerSpec, Patch, Reconstruction, Schedule, Shape,
+    OptimizerSpec, Patch, Reconstruction, Schedule, Shape, Shift,
 };
 use proptest::prelude::*;
 
@@ -46,6 +46,9 @@ pub fn corruptions() -> impl Strategy<Value = Corruption> {
         share().prop_map(|share| Corruption::Masking { share }),
         share().prop_map(|share| Corruption::Permutation { share }),
         (0.01..1.0).prop_map(|share| Corruption::Masked { share, patch: None }),
+        (share(), 1usize..4).prop_map(|(share, distance)| {
+            Corruption::Shift { share, shift: Shift { distance, width: 1, channels: 1 } }
+        }),
         (0.01..1.0, 1usize..4).prop_map(|(share, size)| {
             Corruption::Masked { share, patch: Some(Patch { size, width: 1, channels: 1 }) }
         }),

@@ -62,6 +62,12 @@ impl Lowering<'_> {
                 let point = new(PointOp::Permute).table(units.clone());
                 self.elementwise(text, mask, &[input], point, None, output);
             }
+            // Other columns are read too, as above.
+            Op::Shift { input, mask, shift, output } => {
+                let table = [shift.distance, shift.width, shift.channels].map(|size| size as u32);
+                let point = new(PointOp::Shift).table(table.to_vec());
+                self.elementwise(text, mask, &[input], point, None, output);
+            }
             Op::TopKGrad { code, grad, output } => {
                 self.elementwise(text, grad, &[code], new(PointOp::TopKGrad), None, output);
             }

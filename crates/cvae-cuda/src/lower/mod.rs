@@ -207,6 +207,7 @@ impl<'a> Lowering<'a> {
             | Op::Observe { .. }
             | Op::Erase { .. }
             | Op::Permute { .. }
+            | Op::Shift { .. }
             | Op::Multiply { .. }
             | Op::AddScaled { .. } => self.elementwise_op(op, &text),
         }

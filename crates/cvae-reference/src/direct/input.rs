@@ -81,6 +81,31 @@ impl Inputs {
                 };
                 (table(&fed), table(&observed))
             }
+            Corruption::Shift { share, shift } => {
+                // The row as an image with a border of zeros, of which another window is taken.
+                let (border, line) = (shift.distance as i64, (shift.width * shift.channels) as i64);
+                let pixel = |row: usize, y: i64, x: i64, channel: i64| -> f64 {
+                    let (height, across) = (width as i64 / line, shift.width as i64);
+                    match (0..height).contains(&y) && (0..across).contains(&x) {
+                        true => clean(row, (y * line + x * shift.channels as i64 + channel) as usize),
+                        false => 0.0,
+                    }
+                };
+                let fed = |row: usize, j: usize| {
+                    let (j, channels) = (j as i64, shift.channels as i64);
+                    let (y, x, channel) = (j / line, j % line / channels, j % channels);
+                    if !marked(share, row, 0) {
+                        return pixel(row, y, x, channel);
+                    }
+                    let square = (2 * border + 1) * (2 * border + 1);
+                    let word = f64::from(draw.word(Stream::Permute, row, 0));
+                    let number = (word / 2f64.powi(32) * (square - 1) as f64).floor() as i64;
+                    let number = if number < square / 2 { number } else { number + 1 };
+                    let (top, left) = (number / (2 * border + 1), number % (2 * border + 1));
+                    pixel(row, y + border - top, x + border - left, channel)
+                };
+                (table(&fed), table(&observed))
+            }
             Corruption::Masked { share, .. } => {
                 let fed = |row: usize, j: usize| if marked(share, row, j) { 0.0 } else { clean(row, j) };
                 let weights = |row: usize, j: usize| if marked(share, row, j) { observed(row, j) } else { 0.0 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cvae_core::{
     Activation, Backend, ColumnGroup, ColumnKind, Corruption, Executable, Initializer, Jacobian, Latent, LayerSpec,
-    ModelSpec, Noise, Objective, Op, OptimizerSpec, Patch, Plan, Reconstruction, Shape, State, Stream,
+    ModelSpec, Noise, Objective, Op, OptimizerSpec, Patch, Plan, Reconstruction, Shape, Shift, State, Stream,
 };
 use cvae_reference::{Draw, ReferenceBackend};
 use proptest::prelude::*;
@@ -107,6 +107,9 @@ pub fn corruptions() -> impl Strategy<Value = Corruption> {
         share().prop_map(|share| Corruption::Masking { share }),
         share().prop_map(|share| Corruption::Permutation { share }),
         share().prop_map(|share| Corruption::Masked { share, patch: None }),
+        (share(), 1usize..4).prop_map(|(share, distance)| {
+            Corruption::Shift { share, shift: Shift { distance, width: 1, channels: 1 } }
+        }),
         (share(), 1usize..4)
             .prop_map(|(share, size)| Corruption::Masked { share, patch: Some(Patch { size, width: 1, channels: 1 }) }),
     ]
