@@ -49,12 +49,10 @@ pub(crate) fn objectives() -> Vec<(&'static str, Objective)> {
         ("permutation", corrupted(permutation)),
         ("masked_columns", corrupted(masked)),
         ("masked_patches", corrupted(patches)),
-        ("shift", corrupted(shift)),
         ("missing", missing(collapsed.clone())),
         ("missing_gaussian", missing(corrupted(gaussian))),
         ("missing_permutation", missing(corrupted(permutation))),
         ("missing_masked", missing(corrupted(masked))),
-        ("missing_shift", missing(corrupted(shift))),
         ("top_k", Objective { top_k: Some(2), ..collapsed.clone() }),
         ("top_k_sparse", Objective { top_k: Some(2), ..Objective::sparse(0.2) }),
         ("learnt_variance", learnt.clone()),
@@ -75,7 +73,10 @@ pub(crate) fn objectives() -> Vec<(&'static str, Objective)> {
         ("mixed_missing", missing(mixed.clone())),
         ("mixed_permutation", Objective { corruption: permutation, ..mixed.clone() }),
         ("mixed_l1", Objective { reconstruction: Reconstruction::L1, jacobian: penalty, ..mixed }),
-        ("linear_code", Objective { jacobian: contractive, ..collapsed }),
+        ("linear_code", Objective { jacobian: contractive, ..collapsed.clone() }),
+        // A member's place chooses its numbers: later ones go here.
+        ("shift", corrupted(shift)),
+        ("missing_shift", missing(corrupted(shift))),
     ]
 }
 
