@@ -26,7 +26,8 @@ of each objective are its defaults (the `config.toml` of a run shows them). Figu
 standard deviation over the seeds. 5-NN and probe are accuracies of the labels from the codes. Fréchet distances, smaller being
 better, are in the features of the [small classifier](../datasets/classifier/README.md), between the test images and
 their reconstructions, and 10 000 samples each of the prior N(0, I), of a Gaussian mixture of ten components fitted to the
-codes of the training images, and of one whose size held-out codes of them chose (`gmm:auto`, which tries 1 to 30).
+codes of the training images, and of one whose size held-out codes of them chose (`gmm:auto`, which tries 1 to 30); `of 2` marks
+a figure that two of the seeds have.
 Seconds are of training alone, the least of the seeds: the machine did other things beside, and waited for them.
 
 ";
@@ -58,7 +59,15 @@ fn objectives(page: &mut String, runs: &[Runs<'_>]) {
     );
     page.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
     for (name, figures) in runs.iter().filter(|run| !run.1.is_empty()) {
-        let cell = |pointer: &str, decimals: usize| -> String { spread(&numbers(figures, pointer), decimals) };
+        let cell = |pointer: &str, decimals: usize| -> String {
+            let values = numbers(figures, pointer);
+            let text = spread(&values, decimals);
+            match values.len() {
+                0 => text,
+                count if count < figures.len() => format!("{text} (of {count})"),
+                _ => text,
+            }
+        };
         let cells = [
             (*name).to_owned(),
             figures.len().to_string(),
@@ -187,7 +196,9 @@ mod tests {
                 "frechet": { "reconstructions": 3.0, "samples": { "prior": 90.0, "gmm:10": 20.0, "gmm:auto": 10.0 } },
             })
         };
-        let runs = [("collapsed", vec![run(0.008), run(0.009)]), ("ae", vec![])];
+        let mut sampled = run(0.008);
+        sampled["frechet"]["samples"]["gmm:auto"] = Value::Null;
+        let runs = [("collapsed", vec![run(0.008), run(0.009)]), ("vae", vec![run(0.008), sampled]), ("ae", vec![])];
         let peer = |file: &str, frechet: f64| json!({ "data": format!("a/{file}.npy"), "rows": 10_000, "frechet": frechet, "precision": 0.5, "recall": 0.25 });
         let rows = [peer("rae-l2-gmm10-0", 25.0), peer("rae-l2-gmm10-1", 27.0), peer("vae-prior-0", 30.0)];
         let peers = json!({ "distances": rows });
@@ -199,6 +210,7 @@ mod tests {
         for line in [
             "| collapsed | 2 | 0.00850 ± 0.00071 | 0.8750 ± 0.0000 | 0.8000 ± 0.0000 | 3.000 ± 0.000 | 90.0 ± 0.0 | \
              20.00 ± 0.00 | 10.00 ± 0.00 | 61 |",
+            "| 20.00 ± 0.00 | 10.00 (of 1) | 61 |",
             "| PCA-32 | 2 | 0.01500 ± 0.00000 |",
             "Not trained yet: ae.",
             "| rae-l2-gmm10 | 2 | 26.00 ± 1.41 | 0.500 ± 0.000 | 0.250 ± 0.000 |",
