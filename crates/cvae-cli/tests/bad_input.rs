@@ -331,7 +331,7 @@ fn an_output_that_cannot_be_completed_is_removed() {
     for line in [
         "reconstruct --run run --data synthetic:normal:3000x64 --out r.npy",
         "reconstruct --run run --data synthetic:normal:3000x64 --out r.csv",
-        "sample --run run -n 3000 --out r.npy",
+        "sample --run run -n 3000 --density gaussian --out r.npy",
     ] {
         // 128 blocks of 1024 bytes; the signal that would end the program is ignored, so that writing fails.
         let shell = "trap '' XFSZ; ulimit -f 128; exec \"$0\" \"$@\"";
