@@ -50,7 +50,7 @@ impl Draws {
     /// The column that each element is taken from when its image is moved, `width` for what comes from outside:
     /// `rows × width`.
     pub(crate) fn moves(&self, shift: Shift, width: usize) -> Result<Tensor> {
-        let offsets = self.words(Stream::Permute, &[0]).map(|word| shift.offset(below(word, shift.moves())));
+        let offsets = self.words(Stream::Permute, &[0]).map(|word| shift.drawn(word));
         let source = |offset, column| shift.source(offset, column, width).unwrap_or(width) as u32;
         let moves = offsets.flat_map(|offset| (0..width).map(move |column| source(offset, column))).collect();
         Tensor::from_vec(moves, (self.rows.len(), width), &Device::Cpu)

@@ -106,7 +106,7 @@ impl Point<'_> {
                 self.clean(below(word(Stream::Permute, column), rows) as usize, column)
             }
             Corruption::Shift { share, shift } if marked(share, column) => {
-                let offset = shift.offset(below(word(Stream::Permute, 0), shift.moves()));
+                let offset = shift.drawn(word(Stream::Permute, 0));
                 shift.source(offset, column, width).map_or(0.0, |from| self.clean(index, from))
             }
             Corruption::None

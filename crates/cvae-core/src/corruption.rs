@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::columns::{ColumnGroup, ColumnKind};
 use crate::error::SpecError;
+use crate::rng::below;
 
 /// Noise on the input of the encoder. The target stays clean, and evaluation draws no noise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -96,6 +97,17 @@ impl Shift {
         ((place / side) as isize - distance, (place % side) as isize - distance)
     }
 
+    /// The move that a random word names, each with the same probability.
+    pub fn drawn(self, word: u32) -> (isize, isize) {
+        self.offset(below(word, self.moves()))
+    }
+
+    /// Whether rows of `size` values are such images, and the moves are few enough.
+    pub(crate) fn fits(self, size: usize) -> bool {
+        let line = self.width.checked_mul(self.channels);
+        line.is_some_and(|line| line > 0 && size.is_multiple_of(line)) && (1..=Self::FARTHEST).contains(&self.distance)
+    }
+
     /// The column that column `column` of a row of `size` values shows after a move; `None` where it comes from outside.
     pub fn source(self, (down, right): (isize, isize), column: usize, size: usize) -> Option<usize> {
         let line = self.width * self.channels;
@@ -149,16 +161,10 @@ impl Corruption {
             Self::Gaussian { std } if std.is_finite() && std >= 0.0 => Ok(()),
             Self::Gaussian { std } => Err(SpecError::Weight { name: "std", value: std }),
             Self::Masking { share: value } | Self::Permutation { share: value } => share(value),
-            Self::Shift { share: value, shift: Shift { distance, width: image, channels } } => {
+            Self::Shift { share: value, shift } => {
                 share(value)?;
-                match image.checked_mul(channels) {
-                    Some(line)
-                        if line > 0 && width.is_multiple_of(line) && (1..=Shift::FARTHEST).contains(&distance) =>
-                    {
-                        Ok(())
-                    }
-                    _ => Err(SpecError::Shift { distance, image, channels, width }),
-                }
+                let Shift { distance, width: image, channels } = shift;
+                if shift.fits(width) { Ok(()) } else { Err(SpecError::Shift { distance, image, channels, width }) }
             }
             Self::Masked { share: value, .. } if value == 0.0 => Err(SpecError::NotPositive { name: "share", value }),
             Self::Masked { share: value, patch } => {

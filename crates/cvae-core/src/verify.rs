@@ -1,7 +1,6 @@
 //! The rules that every program keeps.
 
 use crate::columns::ColumnGroup;
-use crate::corruption::Shift;
 use crate::error::{VerifyError, VerifyRule};
 use crate::layout::ParamLayout;
 use crate::op::Op;
@@ -125,10 +124,7 @@ fn verify_columns(op: &Op, size: usize) -> Result<(), VerifyRule> {
     let covered = |columns: &[ColumnGroup]| columns.iter().map(|group| group.width).sum::<usize>();
     let (expected, fits) = match op {
         Op::Mask { units, .. } | Op::Permute { units, .. } => (units.len(), units.len() == size),
-        Op::Shift { shift, .. } => {
-            let line = shift.width.saturating_mul(shift.channels);
-            (line, line > 0 && size.is_multiple_of(line) && (1..=Shift::FARTHEST).contains(&shift.distance))
-        }
+        Op::Shift { shift, .. } => (shift.width.saturating_mul(shift.channels), shift.fits(size)),
         Op::MixedReconstruction { columns, .. } | Op::MixedOutput { columns, .. } => {
             (covered(columns), covered(columns) == size)
         }

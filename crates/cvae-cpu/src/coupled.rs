@@ -218,7 +218,7 @@ impl Worker<'_> {
     unsafe fn shift(&self, pass: &Pass, share: &Share, shift: Shift, size: usize, [input, mask, output]: [Grid; 3]) {
         let noise = Noise::new(pass.seed, Stream::Permute, pass.epoch);
         for row in 0..pass.rows {
-            let offset = shift.offset(below(noise.unit_word(self.noise_row(pass, row), 0), shift.moves()));
+            let offset = shift.drawn(noise.unit_word(self.noise_row(pass, row), 0));
             for feature in share.own.clone() {
                 // SAFETY: rows and features of the batch.
                 unsafe {

@@ -113,7 +113,7 @@ pub struct Site {
 /// options from the variable [`Emulator::VARIABLE`], as `memory=1000000,fail_launch=3`.
 #[derive(Clone, Copy, Debug)]
 pub struct Emulator {
-    library: &'static Library,
+    object: &'static Library,
 }
 
 impl Emulator {
@@ -139,7 +139,7 @@ impl Emulator {
             // Loading twice gives the same handle, so a race loses nothing.
             let _ = LIBRARY.set(library);
         }
-        Ok(Self { library: LIBRARY.get_or_init(|| unreachable!("set above")) })
+        Ok(Self { object: LIBRARY.get_or_init(|| unreachable!("set above")) })
     }
 
     /// Sets every option, and makes a lost device usable again.
@@ -235,7 +235,7 @@ impl Emulator {
     fn call<F: Copy, R>(self, name: &CStr, body: impl FnOnce(F) -> R) -> R {
         let name = CString::from(name);
         // SAFETY: the library is this crate's own, and every caller names the function's C type.
-        match unsafe { self.library.get::<F>(name.as_bytes_with_nul()) } {
+        match unsafe { self.object.get::<F>(name.as_bytes_with_nul()) } {
             Ok(function) => body(*function),
             Err(error) => unreachable!("the emulated driver exports {name:?}: {error}"),
         }

@@ -48,7 +48,7 @@ pub(crate) fn shift(noise: Noise, rows: &[u32], shift: Shift, input: &[f64], mas
     let width = output.len() / rows.len().max(1);
     for (index, out) in output.iter_mut().enumerate() {
         let (row, column) = (index / width, index % width);
-        let offset = || shift.offset(below(noise.unit_word(rows[row], 0), shift.moves()));
+        let offset = || shift.drawn(noise.unit_word(rows[row], 0));
         *out = match mask[index] == 0.0 {
             true => input[index],
             false => shift.source(offset(), column, width).map_or(0.0, |from| input[row * width + from]),
