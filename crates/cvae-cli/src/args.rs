@@ -177,6 +177,10 @@ pub(crate) struct ObjectiveArgs {
     /// Take NaN and empty cells for missing values: they are left out of the loss.
     #[arg(long, help_heading = "Objective")]
     pub(crate) missing: bool,
+    /// Coordinates of codes after training: trained, or aligned, where moves of an image by the corruption `shift` weigh
+    /// less [default: aligned for collapsed models of images, else trained].
+    #[arg(long, value_name = "NAME", help_heading = "Objective")]
+    pub(crate) codes: Option<String>,
 }
 
 /// What computes.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use cvae::{BackendConfig, Config, LoadedRows, Precision, RunFolder};
+use cvae::{BackendConfig, CodeBasis, Config, LoadedRows, Precision, RunFolder};
 use cvae_core::{Activation, LayerSpec, ModelSpec, Objective, Reconstruction};
 use cvae_data::{LoadOptions, Scaling, Source};
 
@@ -28,7 +28,10 @@ pub(crate) fn training(args: &TrainArgs) -> Result<(Config, LoadedRows)> {
     let options = LoadOptions { allow_nan: config.objective.missing || args.objective.missing, ..Default::default() };
     let rows = config.load_rows(&options)?;
     if base.is_none() {
-        let chosen = Config::for_data(rows.train.rows(), rows.train.width())?;
+        let chosen = match rows.train.image_shape() {
+            Some(shape) if objective::is_collapsed(&args.objective) => Config::for_images(rows.train.rows(), shape)?,
+            _ => Config::for_data(rows.train.rows(), rows.train.width())?,
+        };
         let scaled = args.scaling.is_some() || rows.train.image_shape().is_some();
         let scaling = if scaled { config.data.scaling } else { chosen.data.scaling };
         config = Config { data: cvae::DataConfig { scaling, ..config.data }, ..chosen };
@@ -36,7 +39,12 @@ pub(crate) fn training(args: &TrainArgs) -> Result<(Config, LoadedRows)> {
     training_options(&mut config, args)?;
     config.model = model(&config.model, args)?;
     let shape = objective::Rows { latent: config.model.latent(), image: rows.train.image_shape() };
-    config.objective = objective::objective(&config.objective, &args.objective, shape)?;
+    config.objective = match base.is_none() && objective::is_collapsed(&args.objective) {
+        // The weights that were chosen for the rows stay, also where the objective is named.
+        true => objective::weighed(config.objective, &args.objective, shape)?,
+        false => objective::objective(&config.objective, &args.objective, shape)?,
+    };
+    codes(&mut config, args)?;
     if base.is_none() {
         if config.objective.reconstruction == Reconstruction::Bce && args.scaling.is_none() {
             // Cross-entropy compares probabilities, which are not to be moved.
@@ -114,6 +122,21 @@ fn training_options(config: &mut Config, args: &TrainArgs) -> Result<()> {
             bail!("unknown precision `{name}`; known: {}", Precision::ALL.map(Precision::name).join(", "));
         };
         config.backend.precision = precision;
+    }
+    Ok(())
+}
+
+/// The coordinates of codes: those that are named, else those of the configuration where its codes can be in them.
+fn codes(config: &mut Config, args: &TrainArgs) -> Result<()> {
+    match &args.objective.codes {
+        Some(name) => {
+            let Some(codes) = CodeBasis::ALL.into_iter().find(|codes| codes.name() == name) else {
+                bail!("unknown codes `{name}`; known: {}", CodeBasis::ALL.map(CodeBasis::name).join(", "));
+            };
+            config.codes = codes;
+        }
+        None if config.lacks_for_alignment().is_some() => config.codes = CodeBasis::Trained,
+        None => {}
     }
     Ok(())
 }

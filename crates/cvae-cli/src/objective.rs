@@ -26,6 +26,8 @@ const OBJECTIVES: [&str; 17] = [
     "wae-mmd",
     "irmae",
 ];
+/// The names of the collapsed objective.
+const COLLAPSED: [&str; 2] = ["collapsed", "rae-l2"];
 /// The objective that differs from `ae` in the model alone: by linear layers at the end of the encoder.
 pub(crate) const IRMAE: &str = "irmae";
 /// Reconstruction terms that `--reconstruction` knows.
@@ -61,7 +63,7 @@ pub(crate) struct Rows {
 /// # Errors
 /// An unknown name, or an argument that the objective has no use for.
 pub(crate) fn objective(base: &Objective, args: &ObjectiveArgs, rows: Rows) -> Result<Objective> {
-    let mut objective = match &args.objective {
+    let objective = match &args.objective {
         Some(name) => {
             let named = named(name, rows)?;
             Objective {
@@ -73,6 +75,19 @@ pub(crate) fn objective(base: &Objective, args: &ObjectiveArgs, rows: Rows) -> R
         }
         None => base.clone(),
     };
+    weighed(objective, args, rows)
+}
+
+/// Whether the arguments ask for the collapsed objective, by a name or by none.
+pub(crate) fn is_collapsed(args: &ObjectiveArgs) -> bool {
+    args.objective.as_deref().is_none_or(|name| COLLAPSED.contains(&name))
+}
+
+/// The objective with what all arguments but its name change.
+///
+/// # Errors
+/// An argument that the objective has no use for.
+pub(crate) fn weighed(mut objective: Objective, args: &ObjectiveArgs, rows: Rows) -> Result<Objective> {
     if let Some(name) = &args.reconstruction {
         objective.reconstruction = reconstruction(name)?;
     }

@@ -163,6 +163,15 @@ pub enum SpecError {
         /// Parameters given.
         found: usize,
     },
+    /// A map of codes that does not pass through the model's layers.
+    #[error(
+        "codes get other coordinates by an invertible map of {latent} dimensions, in a model with a linear code and biases \
+         in the last layer of the encoder and the first of the decoder, and without a log-variance"
+    )]
+    CodeMap {
+        /// Width of the model's code.
+        latent: usize,
+    },
     /// `max_rows` of zero.
     #[error("a plan must allow at least one row per batch")]
     ZeroRows,

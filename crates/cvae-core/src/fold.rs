@@ -1,4 +1,5 @@
-//! The same function with fewer or plainer layers: linear layers multiplied out, weights divided by their norm.
+//! The same function with other parameters: linear layers multiplied out, weights divided by their norm, codes in other
+//! coordinates.
 
 use crate::error::SpecError;
 use crate::layout::{ParamLayout, ParamRole};
@@ -123,6 +124,76 @@ pub fn fold_spectral_norm(spec: &ModelSpec, variational: bool, params: &[f32]) -
     Ok(folded)
 }
 
+/// An invertible affine map of codes, `z ↦ A·(z − m)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CodeMap {
+    /// `m`, a value for each dimension of the code.
+    pub origin: Vec<f64>,
+    /// `A`, row-major, `latent × latent`.
+    pub matrix: Vec<f64>,
+    /// The inverse of `A`, row-major.
+    pub inverse: Vec<f64>,
+}
+
+/// The parameters of the same model with its codes in other coordinates: the last layer of the encoder computes
+/// `A·(z − m)`, the first one of the decoder undoes it, so that reconstructions are the same up to rounding. Products
+/// are formed in double precision. `variational` is as in [`fold_linear`].
+///
+/// # Errors
+/// An invalid specification, parameters of another length than its layout's, a map of another size than the code's, or
+/// a model that the map does not pass through ([`ModelSpec::has_affine_code`]).
+pub fn fold_code_map(
+    spec: &ModelSpec,
+    variational: bool,
+    params: &[f32],
+    map: &CodeMap,
+) -> Result<Vec<f32>, SpecError> {
+    spec.validate()?;
+    let layout = ParamLayout::new(spec, variational);
+    if params.len() != layout.len() {
+        return Err(SpecError::ParamCount { expected: layout.len(), found: params.len() });
+    }
+    let latent = spec.latent();
+    let fits = map.origin.len() == latent && [&map.matrix, &map.inverse].iter().all(|m| m.len() == latent * latent);
+    if !fits || variational || !spec.has_affine_code() {
+        return Err(SpecError::CodeMap { latent });
+    }
+    let range = |name: String| layout.find(&name).map_or(0..0, |(_, param)| param.range());
+    let last = format!("{}.{}", Part::Encoder, 2 * (spec.encoder.len() - 1));
+    let first = format!("{}.0", Part::Decoder);
+    let mut folded = params.to_vec();
+
+    // Encoder: A·(W·h + b − m).
+    let (weight, bias) = (range(format!("{last}.weight")), range(format!("{last}.bias")));
+    let inputs = weight.len() / latent;
+    let (weights, biases) = (&params[weight.clone()], &params[bias.clone()]);
+    let rows = folded[weight].chunks_exact_mut(inputs);
+    for (row, map_row) in rows.zip(map.matrix.chunks_exact(latent)) {
+        for (index, out) in row.iter_mut().enumerate() {
+            let column = weights[index..].iter().step_by(inputs);
+            *out = map_row.iter().zip(column).map(|(a, w)| a * f64::from(*w)).sum::<f64>() as f32;
+        }
+    }
+    for (out, map_row) in folded[bias].iter_mut().zip(map.matrix.chunks_exact(latent)) {
+        let moved = biases.iter().zip(&map.origin).map(|(b, m)| f64::from(*b) - m);
+        *out = map_row.iter().zip(moved).map(|(a, b)| a * b).sum::<f64>() as f32;
+    }
+
+    // Decoder: W·(A⁻¹·z + m) + b.
+    let (weight, bias) = (range(format!("{first}.weight")), range(format!("{first}.bias")));
+    for (out, row) in folded[bias].iter_mut().zip(params[weight.clone()].chunks_exact(latent)) {
+        let shift: f64 = row.iter().zip(&map.origin).map(|(w, m)| f64::from(*w) * m).sum();
+        *out = (f64::from(*out) + shift) as f32;
+    }
+    for (out, row) in folded[weight.clone()].chunks_exact_mut(latent).zip(params[weight].chunks_exact(latent)) {
+        for (index, out) in out.iter_mut().enumerate() {
+            let column = map.inverse[index..].iter().step_by(latent);
+            *out = row.iter().zip(column).map(|(w, a)| f64::from(*w) * a).sum::<f64>() as f32;
+        }
+    }
+    Ok(folded)
+}
+
 /// σ as [`crate::Op::SpectralScale`] defines it, of the weight with index `param`; `None` where a norm is 0.
 fn largest_singular_value(weight: &[f64], inputs: usize, param: u32) -> Option<f64> {
     let norm = |vector: &[f64]| vector.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -198,6 +269,37 @@ mod tests {
         let (folded, found) = fold_linear(&spec, false, &params).unwrap();
         assert_eq!(folded.encoder, [dense(1, Activation::Identity)]);
         assert_eq!(found, [310.0, 420.0, 650.0, 7.0, 8.0, 9.0, 0.5]);
+    }
+
+    #[test]
+    fn codes_in_other_coordinates_by_hand() {
+        // z = (2x + 1, 3x); A = [[2, 1], [1, 1]], m = (1, 10); x' = 5·z₀ + 7·z₁ + 11.
+        let spec = ModelSpec::mlp(&[1, 2], Activation::Relu, Activation::Identity).unwrap();
+        let map =
+            CodeMap { origin: vec![1.0, 10.0], matrix: vec![2.0, 1.0, 1.0, 1.0], inverse: vec![1.0, -1.0, -1.0, 2.0] };
+        let folded = fold_code_map(&spec, false, &[2.0, 3.0, 1.0, 0.0, 5.0, 7.0, 11.0], &map).unwrap();
+        // A·W = (7, 5), A·(b − m) = A·(0, −10); W·A⁻¹ = (5 − 7, −5 + 14), b + W·m = 11 + 5 + 70.
+        assert_eq!(folded, [7.0, 5.0, -10.0, -10.0, -2.0, 9.0, 86.0]);
+    }
+
+    #[test]
+    fn a_map_that_does_not_pass_through_is_refused() {
+        let refused = |spec: &ModelSpec, variational: bool, latent: usize| {
+            let identity: Vec<f64> = (0..latent * latent).map(|i| f64::from(u8::from(i % (latent + 1) == 0))).collect();
+            let map = CodeMap { origin: vec![0.0; latent], matrix: identity.clone(), inverse: identity };
+            let params = vec![0.5; ParamLayout::new(spec, variational).len()];
+            fold_code_map(spec, variational, &params, &map)
+                .is_err_and(|error| matches!(error, SpecError::CodeMap { .. }))
+        };
+        let plain = ModelSpec::mlp(&[3, 2], Activation::Relu, Activation::Identity).unwrap();
+        assert!(!refused(&plain, false, 2));
+        assert!(refused(&plain, false, 3), "another size");
+        assert!(refused(&plain, true, 2), "a second head");
+        assert!(refused(&plain.clone().with_linear_code(1).unwrap(), false, 2), "no bias to move the origin by");
+        let bounded = ModelSpec { encoder: vec![dense(2, Activation::Tanh)], ..plain.clone() };
+        assert!(refused(&bounded, false, 2), "a bounded code");
+        let linear_decoder = ModelSpec { decoder: vec![linear(3)], ..plain };
+        assert!(refused(&linear_decoder, false, 2), "no bias in the decoder");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub use backend::{
 pub use columns::{ColumnGroup, ColumnKind};
 pub use corruption::{Corruption, Patch, Shift};
 pub use error::{CompileError, DeviceError, RunError, SpecError, Unsupported, VerifyError, VerifyRule};
-pub use fold::{fold_linear, fold_spectral_norm};
+pub use fold::{CodeMap, fold_code_map, fold_linear, fold_spectral_norm};
 pub use layout::{Initializer, Param, ParamLayout, ParamRole};
 pub use objective::{Jacobian, KlBound, Latent, Objective, Reconstruction, Term};
 pub use op::Op;

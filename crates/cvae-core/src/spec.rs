@@ -218,6 +218,13 @@ impl ModelSpec {
         output_shape(&self.input, &self.encoder)
     }
 
+    /// Whether the code is `W·h + b`, and the first layer of the decoder has a bias too: then any invertible affine map
+    /// of the code can be folded into both ([`crate::fold_code_map`]).
+    pub fn has_affine_code(&self) -> bool {
+        let affine = |layer: &LayerSpec| layer.has_bias() && layer.activation() == Activation::Identity;
+        self.encoder.last().is_some_and(affine) && self.decoder.first().is_some_and(LayerSpec::has_bias)
+    }
+
     /// Activation of the reconstruction.
     pub fn output_activation(&self) -> Activation {
         self.decoder.last().map_or(Activation::Identity, LayerSpec::activation)

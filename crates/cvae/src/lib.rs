@@ -62,7 +62,7 @@ mod train;
 pub use anomaly::{AnomalyDetector, AnomalyError, AnomalyOptions, Threshold};
 pub use autoencoder::{Autoencoder, ModelError};
 pub use checkpoint::{CheckpointError, Existing, RunFolder};
-pub use config::{BackendConfig, Config, ConfigError, DataConfig, FORMAT_VERSION, Precision};
+pub use config::{BackendConfig, CodeBasis, Config, ConfigError, DataConfig, FORMAT_VERSION, Precision};
 pub use data::LoadedRows;
 pub use eval::{
     Baseline, Baselines, EvalError, Evaluation, Features, Generated, Generation, baselines, evaluate, generation,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{bits, config, sheet, state_bits, without_times};
-use cvae::{CheckpointError, Config, Existing, RunFolder, Stop, TrainError, Trained, Trainer};
+use cvae::{CheckpointError, CodeBasis, Config, Existing, RunFolder, Stop, TrainError, Trained, Trainer};
 use cvae_core::{Objective, OptimizerSpec, Schedule};
 use cvae_data::{Dataset, Scaling};
 
@@ -29,7 +29,8 @@ fn configurations() -> Vec<Config> {
     stopping.data.validation_fraction = 0.3;
     stopping.patience = Some(3);
     stopping.epochs = 40;
-    vec![plain, variational, stopping]
+    let aligned = Config { codes: CodeBasis::Aligned, ..config(common::moving()) };
+    vec![plain, variational, stopping, aligned]
 }
 
 fn train(config: &Config, data: &Dataset, folder: &Path, existing: Existing) -> Result<Trained, TrainError> {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use common::{bits, config, fit, on, sheet, without_times};
 use cvae::density::DensitySpec;
-use cvae::{Autoencoder, Config, Existing, ModelError, RunFolder, Stop, TrainError, Trainer, evaluate, registry};
+use cvae::{
+    Autoencoder, CodeBasis, Config, Existing, ModelError, RunFolder, Stop, TrainError, Trainer, evaluate, registry,
+};
 use cvae_core::{Activation, Entry, Latent, ModelSpec, Objective, OptimizerSpec, Reconstruction, State, Term};
 use cvae_data::{Dataset, LoadOptions, Scaling, Values};
 
@@ -49,9 +51,10 @@ fn training_is_the_loop_that_the_configuration_describes() {
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
     let data = sheet(100, 4);
-    let mut config = config(Objective::default());
-    config.data.validation_fraction = 0.2;
-    for name in ["cpu-scalar", "cpu"] {
+    let mut plain = config(Objective::default());
+    plain.data.validation_fraction = 0.2;
+    let aligned = Config { codes: CodeBasis::Aligned, ..config(common::moving()) };
+    for (name, config) in [("cpu-scalar", &plain), ("cpu", &plain), ("cpu-scalar", &aligned), ("cpu", &aligned)] {
         let runs = [1, 2, 4].map(|threads| fit(&Config { backend: on(name, threads), ..config.clone() }, &data));
         for other in &runs[1..] {
             assert_eq!(without_times(&other.history), without_times(&runs[0].history));
@@ -166,6 +169,49 @@ fn samples_follow_the_density_asked_for() {
         assert!((mean - expected_mean).abs() < 0.1 * expected.sqrt(), "{mean} {expected_mean}");
         assert!((variance / expected - 1.0).abs() < 0.15, "{variance} {expected}");
     }
+}
+
+#[test]
+fn aligned_codes_reconstruct_the_same_and_move_less() {
+    let data = sheet(300, 6);
+    let folder = tempfile::tempdir().unwrap();
+    let trained = fit(&config(common::moving()), &data).model;
+    let config = Config { codes: CodeBasis::Aligned, ..config(common::moving()) };
+    let aligned = Trainer::new(config).run_folder(folder.path(), Existing::Refuse).fit(&data).unwrap().model;
+    let rows = data.to_f32();
+    let (a, b) = (trained.reconstruct(&rows).unwrap(), aligned.reconstruct(&rows).unwrap());
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4 * (1.0 + a.abs())));
+
+    // Rows of 2×4 pixels, moved to the right.
+    let moved: Vec<f32> = rows.chunks(4).flat_map(|line| [0.0, line[0], line[1], line[2]]).collect();
+    let spread = |model: &Autoencoder| {
+        let (codes, moved) = (model.encode(&rows).unwrap(), model.encode(&moved).unwrap());
+        let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
+        let steps = square(&mut codes.iter().zip(&moved).map(|(a, b)| a - b));
+        let means: Vec<f32> = (0..3).map(|at| codes[at..].iter().step_by(3).sum::<f32>() / 300.0).collect();
+        let all = square(&mut codes.iter().enumerate().map(|(at, code)| code - means[at % 3]));
+        (means, all / codes.len() as f64, steps / all)
+    };
+    let ((_, square, before), (means, unit, after)) = (spread(&trained), spread(&aligned));
+    assert!(means.iter().all(|mean| mean.abs() < 1e-4) && (unit - 1.0).abs() < 1e-4, "{means:?} {unit}");
+    assert!((square - 1.0).abs() > 0.1, "training ends with other coordinates: {square}");
+    assert!(after < 0.95 * before, "{before} {after}");
+
+    // The folder has the model in the new coordinates, the state the parameters of the old ones.
+    let folder = RunFolder::new(folder.path());
+    assert_eq!(bits(&folder.read_model().unwrap().params), bits(&aligned.parameters().unwrap()));
+    let state = folder.read_state().unwrap().training.unwrap();
+    assert_eq!(bits(&state.params), bits(&trained.parameters().unwrap()));
+    // The density is one of the new codes.
+    assert_eq!(folder.read_densities(3).unwrap(), aligned.densities());
+    let codes = aligned.encode(&rows).unwrap();
+    let fitted = cvae::density::Density::fit(
+        DensitySpec::Gaussian,
+        cvae::Matrix::new(&codes, 3).unwrap(),
+        None,
+        &Default::default(),
+    );
+    assert_eq!(aligned.densities(), [fitted.unwrap().density]);
 }
 
 #[test]

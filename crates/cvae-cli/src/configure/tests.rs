@@ -81,6 +81,50 @@ fn the_rows_decide_what_nobody_said() {
     assert_eq!(given.data.scaling, Scaling::MinMax);
 }
 
+/// A folder with a file of 20 black images of 16×16 pixels.
+fn images() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("black-images-idx3-ubyte");
+    let mut bytes = vec![0, 0, 8, 3, 0, 0, 0, 20, 0, 0, 0, 16, 0, 0, 0, 16];
+    bytes.resize(16 + 20 * 256, 0);
+    std::fs::write(&path, bytes).unwrap();
+    let name = path.display().to_string();
+    (folder, name)
+}
+
+#[test]
+fn images_have_defaults_of_their_own() {
+    let (_folder, images) = images();
+    let of = |flags: &str| config(&format!("{images} {flags}"));
+    let shape = cvae_data::ImageShape { height: 16, width: 16, channels: 1 };
+    let expected = Config::for_images(16, shape).unwrap();
+    for line in ["", "--objective collapsed", "--objective rae-l2"] {
+        let found = of(line);
+        assert_eq!((&found.objective, found.codes), (&expected.objective, CodeBasis::Aligned), "{line}");
+        assert_eq!((found.optimizer, found.data.scaling), (expected.optimizer, Scaling::None), "{line}");
+    }
+    let weights = of("--beta 0.5 --decoder-l2 0.25 --lr 0.1");
+    assert_eq!(
+        weights.objective,
+        Objective { corruption: expected.objective.corruption, ..Objective::collapsed(0.5, 0.25) }
+    );
+    assert_eq!(weights.optimizer.learning_rate, 0.1);
+    // Codes are aligned where they can be, unless something else is said.
+    for line in ["--corruption none", "--linear-layers 1", "--codes trained"] {
+        assert_eq!(of(line).codes, CodeBasis::Trained, "{line}");
+    }
+    for (name, objective) in [("ae", Objective::ae()), ("vae", Objective::vae(1.0))] {
+        let other = of(&format!("--objective {name}"));
+        assert_eq!((other.objective, other.codes), (objective, CodeBasis::Trained));
+        assert_eq!(other.optimizer.learning_rate, 1e-3);
+    }
+    let given = of("--objective ae --corruption shift:0.5:2 --codes aligned");
+    assert_eq!((given.codes, given.objective.corruption.name()), (CodeBasis::Aligned, "shift"));
+    let refused = refusal(&format!("{images} --codes aligned --objective vae"));
+    assert_eq!(refused, "`codes = \"aligned\"` needs the corruption `shift`");
+    assert_eq!(refusal("--codes white"), "unknown codes `white`; known: trained, aligned");
+}
+
 #[test]
 fn linear_layers_come_once() {
     let linear = |line: &str| {

@@ -48,6 +48,9 @@ pub enum ModelError {
     /// A density could not be fitted or sampled.
     #[error(transparent)]
     Density(#[from] DensityError),
+    /// The spread of the codes, or of their moves, is not finite.
+    #[error("the codes cannot be aligned: their spread is not a finite number")]
+    Unaligned,
     /// The configuration breaks a rule.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -1,5 +1,6 @@
 //! A trained model on a backend.
 
+mod align;
 mod error;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

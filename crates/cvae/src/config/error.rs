@@ -56,6 +56,12 @@ pub enum ConfigError {
     /// Early stopping has nothing to watch.
     #[error("`patience` needs validation rows: set `data.validation_fraction` above 0")]
     PatienceWithoutValidation,
+    /// The codes of the model cannot be aligned.
+    #[error("`codes = \"aligned\"` needs {lacks}")]
+    Aligned {
+        /// What it needs.
+        lacks: &'static str,
+    },
     /// The model, objective or optimiser breaks a rule.
     #[error(transparent)]
     Spec(#[from] SpecError),

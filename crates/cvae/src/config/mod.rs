@@ -9,7 +9,7 @@ mod presets;
 
 use std::path::Path;
 
-use cvae_core::{Initializer, ModelSpec, Objective, OptimizerSpec, Plan};
+use cvae_core::{Corruption, Initializer, Latent, ModelSpec, Objective, OptimizerSpec, Plan};
 use cvae_data::Scaling;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,33 @@ impl Precision {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// The coordinates of codes. They are free: an invertible linear map of the codes, folded into the layers on both sides
+/// of them, changes no reconstruction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CodeBasis {
+    /// Those that training ends with.
+    #[default]
+    Trained,
+    /// With mean 0 and a mean square of 1, after directions in which moving an image by the pixels of
+    /// [`Corruption::Shift`] changes codes much were made shorter (docs/MATH.md, "Aligned codes"), so that distances
+    /// say more about what is shown than about where it lies. Done once, when training has ended.
+    Aligned,
+}
+
+impl CodeBasis {
+    /// Every kind of coordinates.
+    pub const ALL: [Self; 2] = [Self::Trained, Self::Aligned];
+
+    /// The name used in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trained => "trained",
+            Self::Aligned => "aligned",
         }
     }
 }
@@ -129,6 +156,9 @@ pub struct Config {
     /// How initial parameters are drawn.
     #[serde(default)]
     pub initializer: Initializer,
+    /// The coordinates that codes are in when training has ended.
+    #[serde(default)]
+    pub codes: CodeBasis,
     /// Where rows come from.
     #[serde(default)]
     pub data: DataConfig,
@@ -178,6 +208,7 @@ impl Config {
             batch_size: Self::DEFAULT_BATCH_SIZE,
             patience: None,
             initializer: Initializer::default(),
+            codes: CodeBasis::default(),
             data: DataConfig::default(),
             backend: BackendConfig::default(),
             objective: Objective::default(),
@@ -256,11 +287,31 @@ impl Config {
         }
         self.model.validate()?;
         self.objective.validate(&self.model)?;
-        Ok(self.optimizer.validate()?)
+        self.optimizer.validate()?;
+        match (self.codes, self.lacks_for_alignment()) {
+            (CodeBasis::Aligned, Some(lacks)) => Err(ConfigError::Aligned { lacks }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What keeps the codes of this model from being aligned ([`CodeBasis::Aligned`]), if anything.
+    pub fn lacks_for_alignment(&self) -> Option<&'static str> {
+        let objective = &self.objective;
+        if !matches!(objective.corruption, Corruption::Shift { .. }) {
+            return Some("the corruption `shift`");
+        }
+        if !matches!(objective.latent, Latent::None | Latent::Collapsed { .. }) || objective.top_k.is_some() {
+            return Some("an objective that gives single dimensions of the code no meaning, such as `collapsed`");
+        }
+        if objective.spectral_norm {
+            return Some("weights that are not divided by their norm");
+        }
+        (!self.model.has_affine_code()).then_some("a linear code between two layers with biases")
     }
 
     /// Checks that a run begun with `saved` can go on with `self`: all that determines the weights after a
-    /// given epoch is equal. The number of epochs, the patience, the test rows and the backend may differ.
+    /// given epoch is equal. The number of epochs, the patience, the coordinates of codes, the test rows and the
+    /// backend may differ.
     ///
     /// # Errors
     /// [`ConfigError::Differs`] with the first field that must not differ.

@@ -1,17 +1,21 @@
 //! Named configurations.
 
 use cvae_core::{
-    Activation, Algorithm, Initializer, LayerSpec, ModelSpec, Objective, OptimizerSpec, Reconstruction, Schedule, Shape,
+    Activation, Algorithm, Corruption, Initializer, LayerSpec, ModelSpec, Objective, OptimizerSpec, Reconstruction,
+    Schedule, Shape, Shift,
 };
+use cvae_data::{ImageShape, Scaling};
 
-use cvae_data::Scaling;
-
-use super::{Config, ConfigError, DataConfig};
+use super::{CodeBasis, Config, ConfigError, DataConfig};
 
 /// Rows that [`Config::for_data`] shows a model, counted over all epochs.
 const SHOWN_ROWS: usize = 1_200_000;
 /// Rows below which [`Config::for_data`] takes smaller batches.
 const FEW_ROWS: usize = 5000;
+/// Pixels of a side from which [`Config::for_images`] moves images.
+const MOVED_SIDE: usize = 16;
+/// Share of the images that [`Config::for_images`] moves.
+const MOVED_SHARE: f64 = 0.1;
 /// Share of the learning rate that [`Config::descend`] ends at.
 const FINAL_FACTOR: f64 = 0.02;
 
@@ -51,6 +55,27 @@ impl Config {
         let data = DataConfig { scaling: Scaling::Standardize, ..DataConfig::default() };
         let mut config = Self { epochs, batch_size, initializer: Initializer::Glorot, data, ..Self::new(model) };
         config.descend(rows);
+        Ok(config)
+    }
+
+    /// The training of `rows` images of that shape, with values in \[0, 1\], when nothing else is said: what docs/DEFAULTS.md
+    /// measures.
+    ///
+    /// As [`Config::for_data`] without scaling. From 16 pixels a side, the encoder reads a tenth of the images moved by a
+    /// pixel, codes are aligned ([`CodeBasis::Aligned`]), and the weights are β = 1e-3 and λ = 1e-3, the rate 2e-3.
+    ///
+    /// # Errors
+    /// A shape without pixels.
+    pub fn for_images(rows: usize, shape: ImageShape) -> Result<Self, ConfigError> {
+        let mut config = Self::for_data(rows, shape.len())?;
+        config.data.scaling = Scaling::None;
+        if shape.height.min(shape.width) >= MOVED_SIDE {
+            let shift = Shift { distance: 1, width: shape.width, channels: shape.channels };
+            let corruption = Corruption::Shift { share: MOVED_SHARE, shift };
+            config.objective = Objective { corruption, ..Objective::collapsed(1e-3, 1e-3) };
+            config.optimizer.learning_rate = 2e-3;
+            config.codes = CodeBasis::Aligned;
+        }
         Ok(config)
     }
 

@@ -1,5 +1,5 @@
 use cvae_core::{Activation, Algorithm, Latent, Reconstruction};
-use cvae_data::Source;
+use cvae_data::{ImageShape, Source};
 
 use super::*;
 
@@ -87,6 +87,38 @@ fn bad_configurations_are_refused_by_name() {
         assert!(error.contains(expected), "{new}: {error}");
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn codes_are_aligned_where_that_means_something() {
+    let images = Config::for_images(60_000, ImageShape { height: 28, width: 28, channels: 1 }).unwrap();
+    images.validate().unwrap();
+    assert_eq!((images.codes, images.lacks_for_alignment()), (CodeBasis::Aligned, None));
+    assert_eq!(Config::from_toml(&images.to_toml().unwrap()).unwrap(), images);
+    // A pixel is a lot of a small image.
+    let small = Config::for_images(1438, ImageShape { height: 8, width: 8, channels: 1 }).unwrap();
+    let data = DataConfig { scaling: Scaling::None, ..DataConfig::default() };
+    assert_eq!(small, Config { data, ..Config::for_data(1438, 64).unwrap() });
+
+    let with = |change: &dyn Fn(&mut Config)| {
+        let mut config = images.clone();
+        change(&mut config);
+        config.validate().unwrap_err().to_string()
+    };
+    let shift = images.objective.corruption;
+    let needs = |rest: &str| format!("`codes = \"aligned\"` needs {rest}");
+    assert_eq!(with(&|config| config.objective = Objective::default()), needs("the corruption `shift`"));
+    for objective in [Objective::vae(1.0), Objective::sparse(0.1), Objective::top_k(3), Objective::wae_mmd(10.0)] {
+        let refused = with(&|config| config.objective = Objective { corruption: shift, ..objective.clone() });
+        assert!(refused.starts_with(&needs("an objective that gives single dimensions")), "{refused}");
+    }
+    let normed = Objective { corruption: shift, ..Objective::collapsed_spectral_norm(0.1) };
+    let refused = with(&|config| config.objective = normed.clone());
+    assert_eq!(refused, needs("weights that are not divided by their norm"));
+    let refused = with(&|config| config.model = config.model.clone().with_linear_code(1).unwrap());
+    assert_eq!(refused, needs("a linear code between two layers with biases"));
+    let moved = Config { codes: CodeBasis::Trained, ..images.clone() };
+    moved.check_resumable(&images).unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cvae_core::{Backend, Batch, Entry, Executable, Latent, Losses, Plan, State, Term, epoch_order};
+use cvae_core::{Backend, Batch, Corruption, Entry, Executable, Latent, Losses, Plan, State, Term, epoch_order};
 use cvae_data::Dataset;
 
 use super::error::TrainError;
@@ -13,7 +13,7 @@ use super::rows::{TrainingRows, digest};
 use super::{Callback, Progress, Stop, Trained};
 use crate::autoencoder::{Autoencoder, ModelError};
 use crate::checkpoint::{Best, CheckpointError, Existing, RunFolder, StateFile, TrainingState, metrics_lines};
-use crate::config::Config;
+use crate::config::{CodeBasis, Config};
 use crate::density::DensitySpec;
 
 /// Floating-point operations between two looks at the losses: a few hundredths of a second on a CPU. A count
@@ -25,6 +25,8 @@ const CALLBACK_INTERVAL: Duration = Duration::from_millis(150);
 const RMS_ROWS: usize = 64;
 /// Training rows at most whose codes the density after training is fitted to.
 const DENSITY_ROWS: usize = 20_000;
+/// Training rows at most that the coordinates of codes are found by.
+const ALIGNED_ROWS: usize = 10_000;
 /// Position of the noise of validation rows: the same in every epoch, and used by none in training.
 const VALIDATION_EPOCH: u32 = u32::MAX;
 
@@ -186,8 +188,13 @@ impl Run<'_> {
         let id = self.backend.id();
         let scaling = self.rows.scaling;
         let mut model = Autoencoder::assemble(self.config, scaling, id, Arc::clone(&self.plan), self.executable);
+        align(&mut model, data, &self.rows.train)?;
         fit_density(&mut model, data, &self.rows.train)?;
         if let (Some(folder), Some(mut state)) = (&self.folder, state) {
+            if model.config().codes == CodeBasis::Aligned {
+                // The state keeps the parameters that training ended with.
+                folder.write_model(model.config(), model.scaling(), &self.plan.params, &model.parameters()?)?;
+            }
             state.densities = model.densities().to_vec();
             folder.write_state(&state, &self.plan.params)?;
         }
@@ -368,12 +375,28 @@ impl Run<'_> {
     }
 }
 
+/// Brings the codes to the coordinates that the configuration asks for.
+fn align(model: &mut Autoencoder, data: &Dataset, train: &[u32]) -> Result<(), TrainError> {
+    match (model.config().codes, model.config().objective.corruption) {
+        (CodeBasis::Aligned, Corruption::Shift { shift, .. }) => {
+            let rows = data.select(&spread(train, ALIGNED_ROWS))?;
+            Ok(model.align(&rows, shift)?)
+        }
+        // Aligned codes without such moves are no valid configuration.
+        _ => Ok(()),
+    }
+}
+
+/// At most `count` of the rows `train`, evenly spread over them.
+fn spread(train: &[u32], count: usize) -> Vec<u32> {
+    let count = train.len().min(count);
+    (0..count).map(|i| train[i * train.len() / count]).collect()
+}
+
 /// Fits a Gaussian to the codes of training rows, so that the model can be sampled from. Codes that no Gaussian
 /// fits leave the model without one.
 fn fit_density(model: &mut Autoencoder, data: &Dataset, train: &[u32]) -> Result<(), TrainError> {
-    let count = train.len().min(DENSITY_ROWS);
-    let picked: Vec<u32> = (0..count).map(|i| train[i * train.len() / count]).collect();
-    let codes = model.encode_dataset(&data.select(&picked)?)?;
+    let codes = model.encode_dataset(&data.select(&spread(train, DENSITY_ROWS))?)?;
     match model.fit_density(DensitySpec::Gaussian, &codes) {
         Ok(_) => Ok(()),
         Err(ModelError::Density(error)) => {

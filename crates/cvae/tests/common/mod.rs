@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use cvae::{BackendConfig, Config, DataConfig, EpochRecord, RunFolder, Trained, Trainer};
-use cvae_core::{Activation, ModelSpec, Noise, Objective, Stream};
+use cvae_core::{Activation, Corruption, ModelSpec, Noise, Objective, Shift, Stream};
 use cvae_data::{Dataset, Values};
 
 /// Rows on a curved sheet in eight dimensions, with a little noise: `rows` of them, from the seed alone.
@@ -30,6 +30,12 @@ pub(crate) fn config(objective: Objective) -> Config {
         backend: on("cpu-scalar", 1),
         ..Config::new(model)
     }
+}
+
+/// The collapsed objective where the encoder reads half of the rows, images of 2×4 pixels, moved by one.
+pub(crate) fn moving() -> Objective {
+    let shift = Shift { distance: 1, width: 4, channels: 1 };
+    Objective { corruption: Corruption::Shift { share: 0.5, shift }, ..Objective::default() }
 }
 
 /// A backend by name.
