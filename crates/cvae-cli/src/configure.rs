@@ -172,7 +172,12 @@ fn dense(base: &ModelSpec, args: &TrainArgs) -> Result<ModelSpec> {
         (None, Some(Widths(decoder))) => (widths(base.width(), &base.encoder), decoder.clone()),
         (None, None) => (widths(base.width(), &base.encoder), widths(base.latent(), &base.decoder)),
     };
-    Ok(ModelSpec::mlp_pair(&encoder, &decoder, hidden, output)?)
+    let spec = ModelSpec::mlp_pair(&encoder, &decoder, hidden, output)?;
+    // A base whose last hidden layer differs from the first keeps the difference, unless an activation is given.
+    Ok(match (args.activation.is_none(), base.encoder.as_slice()) {
+        (true, [_, .., last, _]) => spec.with_activation_before_code(last.activation()),
+        _ => spec,
+    })
 }
 
 /// The activation of the first hidden layer, if there is one.

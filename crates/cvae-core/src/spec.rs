@@ -203,6 +203,15 @@ impl ModelSpec {
         Ok(self)
     }
 
+    /// The model with this activation in the last hidden layer of the encoder, the one before the code, where it has
+    /// several dense ones; else the model as it is.
+    pub fn with_activation_before_code(mut self, before_code: Activation) -> Self {
+        if let [_, .., LayerSpec::Dense { activation, .. }, _] = self.encoder.as_mut_slice() {
+            *activation = before_code;
+        }
+        self
+    }
+
     /// Width of the input row.
     pub fn width(&self) -> usize {
         self.input.size()

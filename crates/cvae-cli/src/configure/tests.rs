@@ -103,6 +103,14 @@ fn images_have_defaults_of_their_own() {
         assert_eq!((&found.objective, found.codes), (&expected.objective, CodeBasis::Aligned), "{line}");
         assert_eq!((found.optimizer, found.data.scaling), (expected.optimizer, Scaling::None), "{line}");
     }
+    let model = ModelSpec::mlp(&[256, 512, 256, 32], Activation::Gelu, Activation::Identity).unwrap();
+    assert_eq!(of("").model, model.clone().with_activation_before_code(Activation::Tanh));
+    assert_eq!(of("--activation gelu").model, model);
+    let layers = of("--layers 256-64-16-8").model;
+    let gelu = ModelSpec::mlp(&[256, 64, 16, 8], Activation::Gelu, Activation::Identity).unwrap();
+    assert_eq!(layers, gelu.with_activation_before_code(Activation::Tanh));
+    let one = of("--layers 256-64-8").model;
+    assert_eq!(one, ModelSpec::mlp(&[256, 64, 8], Activation::Gelu, Activation::Identity).unwrap());
     let weights = of("--beta 0.5 --decoder-l2 0.25 --lr 0.1");
     assert_eq!(
         weights.objective,

@@ -15,7 +15,7 @@ const FEW_ROWS: usize = 5000;
 /// Pixels of a side from which [`Config::for_images`] moves images.
 const MOVED_SIDE: usize = 16;
 /// Share of the images that [`Config::for_images`] moves.
-const MOVED_SHARE: f64 = 0.1;
+const MOVED_SHARE: f64 = 0.08;
 /// Share of the learning rate that [`Config::descend`] ends at.
 const FINAL_FACTOR: f64 = 0.02;
 
@@ -61,8 +61,9 @@ impl Config {
     /// The training of `rows` images of that shape, with values in \[0, 1\], when nothing else is said: what docs/DEFAULTS.md
     /// measures.
     ///
-    /// As [`Config::for_data`] without scaling. From 16 pixels a side, the encoder reads a tenth of the images moved by a
-    /// pixel, codes are aligned ([`CodeBasis::Aligned`]), and the weights are β = 1e-3 and λ = 1e-3, the rate 2e-3.
+    /// As [`Config::for_data`] without scaling. From 16 pixels a side, the encoder reads 8 % of the images moved by a pixel
+    /// and has tanh in the layer before the code, codes are aligned ([`CodeBasis::Aligned`]), and the weights are β = 1e-3
+    /// and λ = 1e-3, the rate 2e-3.
     ///
     /// # Errors
     /// A shape without pixels.
@@ -73,6 +74,7 @@ impl Config {
             let shift = Shift { distance: 1, width: shape.width, channels: shape.channels };
             let corruption = Corruption::Shift { share: MOVED_SHARE, shift };
             config.objective = Objective { corruption, ..Objective::collapsed(1e-3, 1e-3) };
+            config.model = config.model.with_activation_before_code(Activation::Tanh);
             config.optimizer.learning_rate = 2e-3;
             config.codes = CodeBasis::Aligned;
         }
