@@ -39,11 +39,7 @@ pub(crate) fn training(args: &TrainArgs) -> Result<(Config, LoadedRows)> {
     training_options(&mut config, args)?;
     config.model = model(&config.model, args)?;
     let shape = objective::Rows { latent: config.model.latent(), image: rows.train.image_shape() };
-    config.objective = match base.is_none() && objective::is_collapsed(&args.objective) {
-        // The weights that were chosen for the rows stay, also where the objective is named.
-        true => objective::weighed(config.objective, &args.objective, shape)?,
-        false => objective::objective(&config.objective, &args.objective, shape)?,
-    };
+    config.objective = objective::objective(&config.objective, &args.objective, shape)?;
     codes(&mut config, args)?;
     if base.is_none() {
         if config.objective.reconstruction == Reconstruction::Bce && args.scaling.is_none() {

@@ -58,13 +58,18 @@ pub(crate) struct Rows {
     pub(crate) image: Option<ImageShape>,
 }
 
-/// The terms of the loss: those of `base`, or of the objective that is named, with what the other arguments change.
+/// The terms of the loss: those of `base`, or of the objective that is named, with what the other arguments change. The
+/// collapsed objective named again keeps the weights that it has.
 ///
 /// # Errors
 /// An unknown name, or an argument that the objective has no use for.
 pub(crate) fn objective(base: &Objective, args: &ObjectiveArgs, rows: Rows) -> Result<Objective> {
-    let objective = match &args.objective {
-        Some(name) => {
+    let collapsed = matches!(base.latent, Latent::Collapsed { .. })
+        && !base.spectral_norm
+        && matches!(base.jacobian, Jacobian::None)
+        && base.top_k.is_none();
+    let mut objective = match &args.objective {
+        Some(name) if !(collapsed && COLLAPSED.contains(&name.as_str())) => {
             let named = named(name, rows)?;
             Objective {
                 reconstruction: base.reconstruction,
@@ -73,21 +78,8 @@ pub(crate) fn objective(base: &Objective, args: &ObjectiveArgs, rows: Rows) -> R
                 ..named
             }
         }
-        None => base.clone(),
+        _ => base.clone(),
     };
-    weighed(objective, args, rows)
-}
-
-/// Whether the arguments ask for the collapsed objective, by a name or by none.
-pub(crate) fn is_collapsed(args: &ObjectiveArgs) -> bool {
-    args.objective.as_deref().is_none_or(|name| COLLAPSED.contains(&name))
-}
-
-/// The objective with what all arguments but its name change.
-///
-/// # Errors
-/// An argument that the objective has no use for.
-pub(crate) fn weighed(mut objective: Objective, args: &ObjectiveArgs, rows: Rows) -> Result<Objective> {
     if let Some(name) = &args.reconstruction {
         objective.reconstruction = reconstruction(name)?;
     }
@@ -126,6 +118,11 @@ fn named(name: &str, rows: Rows) -> Result<Objective> {
         "wae-mmd" => Objective::wae_mmd(MMD),
         _ => bail!("unknown objective `{name}`; known: {}", OBJECTIVES.join(", ")),
     })
+}
+
+/// Whether the arguments ask for the collapsed objective, by a name or by none.
+pub(crate) fn is_collapsed(args: &ObjectiveArgs) -> bool {
+    args.objective.as_deref().is_none_or(|name| COLLAPSED.contains(&name))
 }
 
 fn reconstruction(name: &str) -> Result<Reconstruction> {

@@ -117,6 +117,12 @@ fn images_have_defaults_of_their_own() {
         Objective { corruption: expected.objective.corruption, ..Objective::collapsed(0.5, 0.25) }
     );
     assert_eq!(weights.optimizer.learning_rate, 0.1);
+    // A run that is resumed with the same words goes on as it was begun.
+    let run = tempfile::tempdir().unwrap();
+    let begun = of("--objective collapsed --layers 256-64-16-8");
+    std::fs::write(run.path().join(RunFolder::CONFIG), begun.to_toml().unwrap()).unwrap();
+    let resumed = format!("--objective collapsed --layers 256-64-16-8 --resume --out {}", run.path().display());
+    assert_eq!(of(&resumed), begun);
     // Codes are aligned where they can be, unless something else is said.
     for line in ["--corruption none", "--linear-layers 1", "--codes trained"] {
         assert_eq!(of(line).codes, CodeBasis::Trained, "{line}");
