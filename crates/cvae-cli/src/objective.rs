@@ -69,7 +69,7 @@ pub(crate) fn objective(base: &Objective, args: &ObjectiveArgs, rows: Rows) -> R
         && matches!(base.jacobian, Jacobian::None)
         && base.top_k.is_none();
     let mut objective = match &args.objective {
-        Some(name) if !(collapsed && COLLAPSED.contains(&name.as_str())) => {
+        Some(name) if !(collapsed && is_collapsed(args)) => {
             let named = named(name, rows)?;
             Objective {
                 reconstruction: base.reconstruction,
