@@ -98,9 +98,9 @@ impl CpuExecutable {
         }
         let panels = |id| params.slot(id).panels;
         let mut schedule = Schedule::new(&plan.program.train, &split, &panels, width, threads, plan.max_rows);
-        if kernels.rounded.is_some() {
+        if let Some(rounded) = kernels.rounded {
             schedule.round_values(threads);
-            params.add_rounded()?;
+            params.add_rounded(&schedule, rounded)?;
         }
         let arena = Arena::new(schedule.arena, "the activations")?;
         let inference = Inference::new(&plan, &contracts, &params, width, threads)?;

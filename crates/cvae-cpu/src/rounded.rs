@@ -3,7 +3,10 @@
 //! A level that multiplies pairs of bfloat16 keeps, of every value that is an operand of a product, the form that the
 //! product reads: `[pair of features][PW][2]` where the product contracts features, `[feature][PW]` where it
 //! contracts rows of the batch. The thread that writes a panel rounds it right after, so that no further exchange is
-//! needed. Of every weight there are both forms, rounded anew whenever its floats change; floats are what is trained.
+//! needed. Of every weight there are the forms that some product reads, rounded anew whenever its floats change; floats
+//! are what is trained.
+
+use std::ops::Range;
 
 use cvae_core::{CompileError, ParamId, ValueId};
 
@@ -13,10 +16,14 @@ use crate::kernels::linear_grad::{Pair, WeightGrad};
 use crate::kernels::optimizer::Rule;
 use crate::kernels::rounding::Rounding;
 use crate::kernels::table::{Kernels, RoundedKernels};
-use crate::params::{Params, Slot};
+use crate::params::Params;
 use crate::run::{Pass, Worker};
 use crate::schedule::{MAX_PAIRS, Phase, Schedule, Step, Value};
 use crate::simd::bf16::Bf16;
+
+/// Rows of a weight that are rounded right after their update, while they are in the first-level cache. Whole tiles of
+/// any level.
+const NEAR_ROWS: usize = 64;
 
 /// A value to be rounded, and into which forms.
 #[derive(Clone, Copy, Debug)]
@@ -93,12 +100,22 @@ fn written(phase: &Phase) -> Vec<ValueId> {
 
 /// The rounded weights.
 pub(crate) struct RoundedParams {
-    /// `[panel][row][PW]`, with the offsets of the floats.
+    /// `[panel][row][PW]`, with the offsets of the floats: what partial products read.
     columns: Arena,
-    /// `[panel][pair of rows][PW][2]`.
+    /// `[panel][pair of rows][PW][2]`, or whatever else the level's expansions read.
     pairs: Arena,
-    /// Offset of each parameter's pairs, in halves.
-    starts: Vec<usize>,
+    /// Of each parameter, what products read.
+    forms: Vec<ParamForms>,
+}
+
+/// The rounded forms of one parameter.
+#[derive(Clone, Copy, Default)]
+struct ParamForms {
+    columns: bool,
+    pairs: bool,
+    /// Offset of the pairs, in halves, and the number of rows there is room for.
+    start: usize,
+    rows: usize,
 }
 
 impl RoundedParams {
@@ -106,23 +123,34 @@ impl RoundedParams {
         self.columns.at(0).cast::<Bf16>().wrapping_add(offset)
     }
 
-    /// The pairs from row `row`, an even one, of a panel.
-    fn pairs(&self, id: ParamId, slot: &Slot, panel: usize, row: usize, width: usize) -> *mut Bf16 {
-        let offset = self.starts[id.index()] + (panel * slot.rows.next_multiple_of(2) + row) * width;
-        self.pairs.at(0).cast::<Bf16>().wrapping_add(offset)
+    /// The pairs from row `row`, a multiple of [`RoundedKernels::expand_rows`], of a panel.
+    fn pairs(&self, id: ParamId, panel: usize, row: usize, width: usize) -> *mut Bf16 {
+        let forms = &self.forms[id.index()];
+        self.pairs.at(0).cast::<Bf16>().wrapping_add(forms.start + (panel * forms.rows + row) * width)
     }
 }
 
 impl Params {
-    /// Makes room for rounded weights; the floats are 0 still, and so are they.
-    pub(crate) fn add_rounded(&mut self) -> Result<(), CompileError> {
+    /// Makes room for the rounded weights that the training schedule reads, inference being part of it; the floats are
+    /// 0 still, and so are they.
+    pub(crate) fn add_rounded(&mut self, schedule: &Schedule, kernels: &RoundedKernels) -> Result<(), CompileError> {
+        let mut forms = vec![ParamForms::default(); self.slots.len()];
+        for phase in &schedule.phases {
+            match phase {
+                Phase::Partial { weight, .. } => forms[weight.index()].columns = true,
+                Phase::Expand { weight, .. } => forms[weight.index()].pairs = true,
+                _ => {}
+            }
+        }
         let mut offsets = Offsets::default();
-        let elements = |slot: &Slot| slot.panels * slot.rows.next_multiple_of(2) * self.width;
-        let starts = self.slots.iter().map(|slot| offsets.take(elements(slot))).collect();
+        for (forms, slot) in forms.iter_mut().zip(&self.slots).filter(|(forms, _)| forms.pairs) {
+            forms.rows = slot.rows.next_multiple_of(kernels.expand_rows);
+            forms.start = offsets.take(slot.panels * forms.rows * self.width);
+        }
         let what = "the rounded parameters";
         let columns = Arena::new(self.len.div_ceil(2), what)?;
         let pairs = Arena::new(offsets.len().div_ceil(2), what)?;
-        self.rounded = Some(RoundedParams { columns, pairs, starts });
+        self.rounded = Some(RoundedParams { columns, pairs, forms });
         Ok(())
     }
 
@@ -131,17 +159,31 @@ impl Params {
     /// # Safety
     /// Nobody else writes the panel or reads its rounded forms; the kernels' instruction set is available.
     pub(crate) unsafe fn round(&self, kernels: &Kernels, id: ParamId, panel: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.round_rows(kernels, id, panel, 0..self.slot(id).rows) };
+    }
+
+    /// Rounds some rows of a panel of a parameter, from a multiple of [`NEAR_ROWS`] on, if this level rounds at all.
+    ///
+    /// # Safety
+    /// As for [`Params::round`]; the rows exist.
+    unsafe fn round_rows(&self, kernels: &Kernels, id: ParamId, panel: usize, rows: Range<usize>) {
         let (Some(rounded), Some(kernels)) = (&self.rounded, kernels.rounded) else { return };
+        let forms = rounded.forms[id.index()];
+        if !forms.columns && !forms.pairs {
+            return;
+        }
         let (slot, width) = (self.slot(id), self.width);
-        let at = slot.row(panel, 0, width);
-        // SAFETY: the panel exists in all three forms, and is the caller's.
+        let at = slot.row(panel, rows.start, width);
+        let form = |wanted: bool, form: *mut Bf16| if wanted { form } else { std::ptr::null_mut() };
+        // SAFETY: the rows exist in all forms, and are the caller's.
         unsafe {
-            (kernels.round)(&Rounding {
+            (kernels.round_weights)(&Rounding {
                 from: self.w.at(at),
-                rows: slot.rows,
+                rows: rows.len(),
                 valid: (slot.columns - panel * width).min(width),
-                columns: rounded.columns(at),
-                pairs: rounded.pairs(id, slot, panel, 0, width),
+                columns: form(forms.columns, rounded.columns(at)),
+                pairs: form(forms.pairs, rounded.pairs(id, panel, rows.start, width)),
             });
         }
     }
@@ -222,7 +264,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Runs `q`, a product of panel `panel` of `weight`, its rows from `row`, an even one, with `x`.
+    /// Runs `q`, a product of panel `panel` of `weight`, its rows from `row`, a multiple of
+    /// [`RoundedKernels::expand_rows`], with `x`.
     ///
     /// # Safety
     /// Pointers as [`Expand`] documents; `x` is the value, batch panel and first feature of `q.x`.
@@ -237,7 +280,7 @@ impl Worker<'_> {
             match self.rounded() {
                 None => (self.kernels.expand)(q),
                 Some((kernels, values, params)) => {
-                    let w = params.pairs(weight, self.params.slot(weight), panel, row, self.width());
+                    let w = params.pairs(weight, panel, row, self.width());
                     let x = self.rounded_at(values.pairs, value, batch_panel, feature);
                     (kernels.expand)(&q.of(w.cast_const(), x.cast_const()));
                 }
@@ -272,9 +315,25 @@ impl Worker<'_> {
                 let a = self.rounded_at(values.columns, self.value(*whole), 0, 0);
                 operands[index] = Pair { a: a.cast_const(), a_stride: floats.a_stride, p: p.cast_const() };
             }
-            (kernels.weight_grad)(&q.of(&operands[..q.pairs.len()]));
-            if !matches!(q.rule, Rule::Store) {
-                self.params.round(self.kernels, weight, panel);
+            let operands = &mut operands[..q.pairs.len()];
+            if matches!(q.rule, Rule::Store) {
+                return (kernels.weight_grad)(&q.of(operands));
+            }
+            let (width, mut squares) = (self.width(), 0.0);
+            for row in (0..q.rows).step_by(NEAR_ROWS) {
+                let rows = (q.rows - row).min(NEAR_ROWS);
+                let mut part = 0.0;
+                let square_sum = if q.square_sum.is_null() { q.square_sum } else { &raw mut part };
+                let (w, moments) = (q.w.add(row * width), q.moments.add(row * 2 * width));
+                (kernels.weight_grad)(&WeightGrad { rows, w, moments, square_sum, ..q.of(operands) });
+                self.params.round_rows(self.kernels, weight, panel, row..row + rows);
+                squares += part;
+                for pair in &mut *operands {
+                    pair.a = pair.a.wrapping_add(rows * width);
+                }
+            }
+            if !q.square_sum.is_null() {
+                *q.square_sum = squares;
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::profile::Clock;
 use crate::schedule::{MAX_PAIRS, Phase, Schedule, Step, Value};
 use crate::team::{self, Member, Nodes, part};
 
-/// Rows of the contraction that stay in the first-level cache while batch panels pass by.
+/// Rows of the contraction that stay in the first-level cache while batch panels pass by; twice as many halves.
 const CONTRACTION_BLOCK: usize = 128;
 
 /// Bytes of an input that are to stay in the second-level cache while panels of weights pass by.
@@ -247,13 +247,14 @@ impl Worker<'_> {
         let (from, to, slot, width) = (self.value(input), self.value(output), self.params.slot(weight), self.width());
         // The input's batch panels are read once for every panel of the output: so many at a time stay near.
         let near = (NEAR_BYTES / (from.width * width * size_of::<f32>())).max(1);
+        let block = if self.kernels.rounded.is_some() { 2 * CONTRACTION_BLOCK } else { CONTRACTION_BLOCK };
         for first in (0..self.batch_panels(pass)).step_by(near) {
             let batch_panels = first..self.batch_panels(pass).min(first + near);
             for panel in self.home(to) {
                 let feature = panel * width;
                 let bias = bias.map_or(std::ptr::null(), |id| self.params.w.at(self.params.slot(id).w + feature));
-                for start in (0..from.width).step_by(CONTRACTION_BLOCK) {
-                    let depth = (from.width - start).min(CONTRACTION_BLOCK);
+                for start in (0..from.width).step_by(block) {
+                    let depth = (from.width - start).min(block);
                     for batch_panel in batch_panels.clone() {
                         // SAFETY: the weight's panel and the output's are this thread's; the input is complete.
                         unsafe {

@@ -174,7 +174,7 @@ macro_rules! by_panels {
                 let span = Span { start, depth: block.min(q.inputs - start) };
                 let mut tiles = Tiles::new(q.rows, S::TILE);
                 while let Some((row, rows)) = tiles.next() {
-                    by_rows!(rows, tile $([$($I),*])?, 2, q, row, panel, span);
+                    by_rows!(rows, S::TILE, tile $([$($I),*])?, 2, q, row, panel, span);
                 }
                 start += span.depth;
             }

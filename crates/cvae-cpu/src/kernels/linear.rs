@@ -8,25 +8,27 @@ use super::product::Product;
 use crate::simd::Simd;
 use crate::team::{MAX_SHARDS, Node};
 
-/// Calls `$tile::<S, $P…, MR, NR>` for the row count `$mr`, which never exceeds `S::TILE`.
+/// Calls `$tile::<S, $P…, MR, NR>` for the row count `$mr`, which never exceeds `$max`.
 macro_rules! by_rows {
-    ($mr:expr, $tile:ident $([$($P:ident),*])?, $nr:expr, $($arg:expr),*) => {
+    ($mr:expr, $max:expr, $tile:ident $([$($P:ident),*])?, $nr:expr, $($arg:expr),*) => {
         match $mr {
             1 => $tile::<S, $($($P,)*)? 1, { $nr }>($($arg),*),
             2 => $tile::<S, $($($P,)*)? 2, { $nr }>($($arg),*),
             3 => $tile::<S, $($($P,)*)? 3, { $nr }>($($arg),*),
             4 => $tile::<S, $($($P,)*)? 4, { $nr }>($($arg),*),
-            5 if S::TILE >= 5 => $tile::<S, $($($P,)*)? 5, { $nr }>($($arg),*),
-            6 if S::TILE >= 6 => $tile::<S, $($($P,)*)? 6, { $nr }>($($arg),*),
-            7 if S::TILE >= 7 => $tile::<S, $($($P,)*)? 7, { $nr }>($($arg),*),
-            8 if S::TILE >= 8 => $tile::<S, $($($P,)*)? 8, { $nr }>($($arg),*),
-            9 if S::TILE >= 9 => $tile::<S, $($($P,)*)? 9, { $nr }>($($arg),*),
-            10 if S::TILE >= 10 => $tile::<S, $($($P,)*)? 10, { $nr }>($($arg),*),
-            11 if S::TILE >= 11 => $tile::<S, $($($P,)*)? 11, { $nr }>($($arg),*),
-            12 if S::TILE >= 12 => $tile::<S, $($($P,)*)? 12, { $nr }>($($arg),*),
-            13 if S::TILE >= 13 => $tile::<S, $($($P,)*)? 13, { $nr }>($($arg),*),
-            14 if S::TILE >= 14 => $tile::<S, $($($P,)*)? 14, { $nr }>($($arg),*),
-            _ => unreachable!("a tile has 1 to {} rows", S::TILE),
+            5 if $max >= 5 => $tile::<S, $($($P,)*)? 5, { $nr }>($($arg),*),
+            6 if $max >= 6 => $tile::<S, $($($P,)*)? 6, { $nr }>($($arg),*),
+            7 if $max >= 7 => $tile::<S, $($($P,)*)? 7, { $nr }>($($arg),*),
+            8 if $max >= 8 => $tile::<S, $($($P,)*)? 8, { $nr }>($($arg),*),
+            9 if $max >= 9 => $tile::<S, $($($P,)*)? 9, { $nr }>($($arg),*),
+            10 if $max >= 10 => $tile::<S, $($($P,)*)? 10, { $nr }>($($arg),*),
+            11 if $max >= 11 => $tile::<S, $($($P,)*)? 11, { $nr }>($($arg),*),
+            12 if $max >= 12 => $tile::<S, $($($P,)*)? 12, { $nr }>($($arg),*),
+            13 if $max >= 13 => $tile::<S, $($($P,)*)? 13, { $nr }>($($arg),*),
+            14 if $max >= 14 => $tile::<S, $($($P,)*)? 14, { $nr }>($($arg),*),
+            15 if $max >= 15 => $tile::<S, $($($P,)*)? 15, { $nr }>($($arg),*),
+            16 if $max >= 16 => $tile::<S, $($($P,)*)? 16, { $nr }>($($arg),*),
+            _ => unreachable!("a tile has 1 to {} rows", $max),
         }
     };
 }
@@ -144,14 +146,14 @@ unsafe fn partial_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>
 /// Pointers as [`Partial`] documents; the instruction sets of `S` and `P`.
 #[inline(always)]
 pub(crate) unsafe fn partial<S: Simd, P: Product<S>>(q: &Partial<P::T>) {
-    let mut tiles = Tiles::new(q.rows, S::TILE);
+    let mut tiles = Tiles::new(q.rows, P::TILE);
     while let Some((row, rows)) = tiles.next() {
         // SAFETY: the tile lies inside `q.rows`.
         unsafe {
             if q.half {
-                by_rows!(rows, partial_tile[P], 1, q, row);
+                by_rows!(rows, P::TILE, partial_tile[P], 1, q, row);
             } else {
-                by_rows!(rows, partial_tile[P], 2, q, row);
+                by_rows!(rows, P::TILE, partial_tile[P], 2, q, row);
             }
         }
     }
@@ -219,14 +221,14 @@ unsafe fn expand_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(
 /// Pointers as [`Expand`] documents; the instruction sets of `S` and `P`.
 #[inline(always)]
 pub(crate) unsafe fn expand<S: Simd, P: Product<S>>(q: &Expand<P::T>) {
-    let mut tiles = Tiles::new(q.columns, S::TILE);
+    let mut tiles = Tiles::new(q.columns, P::TILE);
     while let Some((column, columns)) = tiles.next() {
         // SAFETY: the tile lies inside `q.columns`.
         unsafe {
             if q.half {
-                by_rows!(columns, expand_tile[P], 1, q, column);
+                by_rows!(columns, P::TILE, expand_tile[P], 1, q, column);
             } else {
-                by_rows!(columns, expand_tile[P], 2, q, column);
+                by_rows!(columns, P::TILE, expand_tile[P], 2, q, column);
             }
         }
     }

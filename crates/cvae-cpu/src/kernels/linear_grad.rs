@@ -84,7 +84,7 @@ unsafe fn grad_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(
 /// Pointers as [`WeightGrad`] documents; the instruction sets of `S` and `P`.
 #[inline(always)]
 pub(crate) unsafe fn weight_grad<S: Simd, P: Product<S>>(q: &WeightGrad<'_, P::T>) {
-    let mut tiles = Tiles::new(q.rows, S::TILE);
+    let mut tiles = Tiles::new(q.rows, P::TILE);
     let mut total = 0.0f64;
     // SAFETY: the instruction set, by promise.
     let rule = unsafe { Prepared::<S>::new(&q.rule) };
@@ -92,7 +92,7 @@ pub(crate) unsafe fn weight_grad<S: Simd, P: Product<S>>(q: &WeightGrad<'_, P::T
         // SAFETY: the tile lies inside `q.rows`.
         unsafe {
             let mut squares = S::splat(0.0);
-            by_rows!(rows, grad_tile[P], 2, q, &rule, row, &mut squares);
+            by_rows!(rows, P::TILE, grad_tile[P], 2, q, &rule, row, &mut squares);
             if !q.square_sum.is_null() {
                 total += f64::from(S::sum(squares));
             }

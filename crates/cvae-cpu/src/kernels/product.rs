@@ -15,6 +15,8 @@ use crate::simd::bf16::{Bf16, Dot2};
 pub(crate) trait Product<S: Simd> {
     /// An operand's element.
     type T: Copy;
+    /// Most rows of a tile.
+    const TILE: usize = S::TILE;
 
     /// `acc[i] += Σ_k a[i][k] · p[k]`: `depth` columns of `a` in panels `[row][PW]` that are `a_stride` elements apart.
     unsafe fn by_columns<const MR: usize, const NR: usize>(
@@ -25,7 +27,8 @@ pub(crate) trait Product<S: Simd> {
         acc: &mut [[S::V; NR]; MR],
     );
 
-    /// `acc[i] += Σ_k w[k][column + i] · x[k]`: `depth` rows of either at stride `PW`.
+    /// `acc[i] += Σ_k w[k][column + i] · x[k]`: `depth` rows of either at stride `PW`. Rounded rows of `w` are in the
+    /// form that the level's kernel for weights gives them.
     unsafe fn by_rows<const MR: usize, const NR: usize>(
         depth: usize,
         column: usize,
@@ -245,6 +248,19 @@ mod tests {
         (columns, pairs)
     }
 
+    /// What `expand` reads of a panel of weights.
+    fn weights(kernels: &RoundedKernels, from: &[f32], width: usize, valid: usize) -> Vec<Bf16> {
+        let rows = from.len() / width;
+        let count = rows.next_multiple_of(kernels.expand_rows) * width;
+        let mut pairs = Vec::with_capacity(count + 512);
+        pairs.resize(count, Bf16::default());
+        let (columns, to_pairs) = (std::ptr::null_mut(), pairs.as_mut_ptr());
+        let q = Rounding { from: from.as_ptr(), rows, valid, columns, pairs: to_pairs };
+        // SAFETY: as for `forms`.
+        unsafe { (kernels.round_weights)(&q) };
+        pairs
+    }
+
     #[test]
     fn forms_hold_the_nearest_numbers_and_zeros_where_nothing_is() {
         for (level, kernels, rounded) in levels() {
@@ -323,7 +339,7 @@ mod tests {
                         // A panel has no more columns than lanes.
                         let units = units.min(width);
                         let w = rows(depth, width, units, 3);
-                        let (_, panel) = forms(rounded, &w, width, units);
+                        let panel = weights(rounded, &w, width, units);
                         let bias: Vec<f32> = (0..units).map(|unit| unit as f32 * 0.3).collect();
                         let q = Expand {
                             w: panel.as_ptr(),

@@ -10,7 +10,7 @@ pub(crate) struct Rounding {
     pub(crate) valid: usize,
     /// `[row][PW]`, or null.
     pub(crate) columns: *mut Bf16,
-    /// `[row / 2][PW][2]`, the partner of an odd last row 0, or null.
+    /// `[row / 2][PW][2]`, the partner of an odd last row 0, or what [`super::tiles::round_turned`] makes of them, or null.
     pub(crate) pairs: *mut Bf16,
 }
 

@@ -138,6 +138,10 @@ pub(crate) struct RoundedKernels {
     pub(crate) expand: unsafe fn(&Expand<Bf16>),
     pub(crate) weight_grad: unsafe fn(&WeightGrad<'_, Bf16>),
     pub(crate) round: unsafe fn(&Rounding),
+    /// The same for weights: in the place of pairs it writes what `expand` reads.
+    pub(crate) round_weights: unsafe fn(&Rounding),
+    /// Rows of a weight that `expand` takes at a time: room for whole ones is needed.
+    pub(crate) expand_rows: usize,
     pub(crate) dense: unsafe fn(&DenseBf16<Bf16>),
     pub(crate) narrow: unsafe fn(&Narrow),
     /// Prepares a thread for the products of training.
@@ -147,9 +151,13 @@ pub(crate) struct RoundedKernels {
 }
 
 /// Defines a module with the kernels of `$simd` under `$feature` that round and multiply by `$product`, in a table
-/// otherwise that of `$level`. `$enter` and `$leave` bracket training steps.
+/// otherwise that of `$level`. `$weights` rounds weights, of which products take `$rows` rows at a time; `$enter` and
+/// `$leave` bracket training steps.
 macro_rules! rounded_level {
-    ($(#[$cfg:meta])* $name:ident, $level:ident, $simd:ty, $product:ty, [$enter:path, $leave:path] $(, $feature:literal)?) => {
+    (
+        $(#[$cfg:meta])* $name:ident, $level:ident, $simd:ty, $product:ty,
+        [$weights:path, $rows:expr], [$enter:path, $leave:path] $(, $feature:literal)?
+    ) => {
         $(#[$cfg])*
         pub(crate) mod $name {
             use super::*;
@@ -172,6 +180,7 @@ macro_rules! rounded_level {
             entry!(expand, linear::expand::<$simd, $product>, Expand<Bf16>);
             entry!(weight_grad, linear_grad::weight_grad::<$simd, $product>, WeightGrad<'_, Bf16>);
             entry!(round, rounding::round::<$simd>, Rounding);
+            entry!(round_weights, $weights, Rounding);
             entry!(dense, dense_bf16::dense_bf16::<$simd, Rounded>, DenseBf16<Bf16>);
             entry!(narrow, dense_bf16::narrow::<$simd>, Narrow);
 
@@ -182,6 +191,8 @@ macro_rules! rounded_level {
                     expand,
                     weight_grad,
                     round,
+                    round_weights,
+                    expand_rows: $rows,
                     dense,
                     narrow,
                     enter: $enter,
@@ -199,13 +210,21 @@ macro_rules! rounded_level {
 /// None is needed.
 unsafe fn nothing() {}
 
-rounded_level!(portable_bf16, portable, crate::simd::portable::Portable<4, 4>, Pairs, [nothing, nothing]);
+rounded_level!(
+    portable_bf16,
+    portable,
+    crate::simd::portable::Portable<4, 4>,
+    Pairs,
+    [crate::kernels::rounding::round::<crate::simd::portable::Portable<4, 4>>, 2],
+    [nothing, nothing]
+);
 rounded_level!(
     #[cfg(target_arch = "x86_64")]
     avx512_bf16,
     avx512,
     crate::simd::avx512::Avx512,
     Pairs,
+    [crate::kernels::rounding::round::<crate::simd::avx512::Avx512>, 2],
     [nothing, nothing],
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16"
 );
@@ -215,6 +234,7 @@ rounded_level!(
     avx512,
     crate::simd::avx512::Avx512,
     Tiled<Amx>,
+    [crate::kernels::tiles::round_turned::<crate::simd::avx512::Avx512>, crate::kernels::tiles::DEPTH],
     [Amx::enter, Amx::leave],
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16"
 );
@@ -226,6 +246,7 @@ rounded_level!(
     portable16,
     crate::simd::portable::Portable<16, 14>,
     Tiled<Emulated>,
+    [crate::kernels::tiles::round_turned::<crate::simd::portable::Portable<16, 14>>, crate::kernels::tiles::DEPTH],
     [Emulated::enter, Emulated::leave]
 );
 

@@ -2,22 +2,21 @@
 //!
 //! The unit multiplies 16 rows of 32 numbers, each row contiguous, by 16 pairs of 16 lanes, and adds to 16 rows of 16
 //! floats. Columns `[row][PW]` of a panel of 32 are rows of such a tile as they lie, pairs `[pair][PW][2]` are two
-//! tiles beside each other; a panel of weights that is contracted by rows is turned over on the way, 16 by 16 pairs.
+//! tiles beside each other; weights that are contracted by rows are turned over when they are rounded, 32 rows at a time.
 //! What is left of a contraction beside whole tiles goes through a copy with zeros behind it.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::product::Product;
+use super::rounding::{self, Rounding};
 use crate::simd::Simd;
-use crate::simd::bf16::Bf16;
+use crate::simd::bf16::{Bf16, Dot2};
 
 /// Rows of a tile, and lanes of a tile of sums.
 pub(crate) const ROWS: usize = 16;
 /// Numbers that a tile contracts.
-const DEPTH: usize = 32;
-/// Tiles of turned weights at a time: 8 KiB, which stay in the first-level cache.
-const TURNED: usize = 8;
+pub(crate) const DEPTH: usize = 2 * ROWS;
 
 /// The factors of a chain of tiles, and how far each is from the next, in numbers.
 pub(crate) struct Chain {
@@ -54,12 +53,13 @@ pub(crate) trait Unit {
 /// Products by `U`, for levels of 16 lanes.
 pub(crate) struct Tiled<U>(PhantomData<U>);
 
-/// Zeros, with room for a tile of `N` rows of 64 bytes.
+/// Two tiles of pairs beside each other.
 #[repr(align(64))]
-struct Staged<const N: usize>([[u32; ROWS]; N]);
+struct Staged([[u32; ROWS]; 2 * ROWS]);
 
 impl<S: Simd, U: Unit> Product<S> for Tiled<U> {
     type T = Bf16;
+    const TILE: usize = ROWS;
 
     #[inline(always)]
     unsafe fn by_columns<const MR: usize, const NR: usize>(
@@ -95,48 +95,56 @@ impl<S: Simd, U: Unit> Product<S> for Tiled<U> {
         x: *const Bf16,
         acc: &mut [[S::V; NR]; MR],
     ) {
-        const { assert!(S::LANES == ROWS && MR <= ROWS && NR <= 2) };
-        // Of a panel's 32 columns, the 16 that hold those asked for.
-        let left = column.min(ROWS);
-        let (pairs, whole) = (depth.div_ceil(2), depth / DEPTH);
-        // Turned tiles, and rows behind the last that the unit may read.
-        let mut turned = Staged([[0; ROWS]; (TURNED + 1) * ROWS]);
-        // SAFETY: the caller promises `depth` rows with columns `column..column + MR`, rounded up to whole pairs.
-        unsafe {
-            let words = w.cast::<f32>().wrapping_add(left);
-            let tile = |index: usize| words.wrapping_add(index * ROWS * DEPTH);
-            let at = turned.0.as_mut_ptr().cast::<f32>();
-            let first = at.add((column - left) * ROWS).cast_const().cast();
-            let mut done = 0;
-            while done < whole {
-                let steps = (whole - done).min(TURNED);
-                for step in 0..steps {
-                    S::transpose(tile(done + step), DEPTH, at.add(step * ROWS * ROWS), ROWS);
+        // SAFETY: of turned rows, 32 at a time are columns of a panel of their own.
+        unsafe { <Self as Product<S>>::by_columns::<MR, NR>(depth, w.wrapping_add(column * DEPTH), DEPTH * DEPTH, x, acc) }
+    }
+}
+
+/// From rows of a panel to what [`Tiled`] contracts by rows: `columns` as [`rounding::round`] writes them, and in the
+/// place of pairs `[row / 32][PW][32]`. Where the last 32 rows are not all there, zeros must be behind them.
+///
+/// # Safety
+/// Pointers as [`Rounding`] documents; the instruction set of `S` as a [`Dot2`].
+#[inline(always)]
+pub(crate) unsafe fn round_turned<S: Dot2>(q: &Rounding) {
+    // SAFETY: the caller's promise; a last block of less than 16 rows passes through a copy with zeros behind them.
+    unsafe {
+        if !q.columns.is_null() {
+            rounding::round::<S>(&Rounding { pairs: std::ptr::null_mut(), ..*q });
+        }
+        if q.pairs.is_null() {
+            return;
+        }
+        for row in (0..q.rows).step_by(ROWS) {
+            let rows = (q.rows - row).min(ROWS);
+            let to = q.pairs.add(row / DEPTH * DEPTH * DEPTH + row % DEPTH);
+            for half in 0..2 {
+                let from = q.from.add(row * DEPTH + half * ROWS);
+                let mut turned = Block([[0.0; ROWS]; ROWS]);
+                if rows == ROWS {
+                    S::transpose(from, DEPTH, turned.0.as_mut_ptr().cast(), ROWS);
+                } else {
+                    let mut block = Block([[0.0; ROWS]; ROWS]);
+                    for (i, floats) in block.0[..rows].iter_mut().enumerate() {
+                        S::store(floats.as_mut_ptr(), S::load(from.add(i * DEPTH)));
+                    }
+                    S::transpose(block.0.as_ptr().cast(), ROWS, turned.0.as_mut_ptr().cast(), ROWS);
                 }
-                let b = x.wrapping_add(done * DEPTH * DEPTH);
-                let chain = Chain { a: first, a_row: DEPTH, a_step: ROWS * DEPTH, b, b_step: DEPTH * DEPTH, steps };
-                add::<S, U, MR, NR>(&chain, acc);
-                done += steps;
-            }
-            let rest = pairs - whole * ROWS;
-            if rest > 0 {
-                let mut rows = Staged([[0; ROWS]; ROWS]);
-                for pair in 0..rest {
-                    S::store(rows.0[pair].as_mut_ptr().cast(), S::load(tile(whole).add(pair * DEPTH)));
+                for (column, floats) in turned.0.iter().enumerate() {
+                    S::store_rounded(to.add((half * ROWS + column) * DEPTH), S::load(floats.as_ptr()));
                 }
-                S::transpose(rows.0.as_ptr().cast(), ROWS, at, ROWS);
-                let mut b = Staged([[0; ROWS]; 2 * ROWS]);
-                stage_pairs::<S>(x.wrapping_add(whole * DEPTH * DEPTH), rest, &mut b);
-                let b = b.0.as_ptr().cast();
-                add::<S, U, MR, NR>(&Chain { a: first, a_row: DEPTH, a_step: 0, b, b_step: 0, steps: 1 }, acc);
             }
         }
     }
 }
 
+/// 16 rows of 16 floats.
+#[repr(align(64))]
+struct Block([[f32; ROWS]; ROWS]);
+
 /// Copies the first pairs of a panel, two vectors each.
 #[inline(always)]
-unsafe fn stage_pairs<S: Simd>(from: *const Bf16, pairs: usize, to: &mut Staged<{ 2 * ROWS }>) {
+unsafe fn stage_pairs<S: Simd>(from: *const Bf16, pairs: usize, to: &mut Staged) {
     for pair in 0..pairs {
         for j in 0..2 {
             // SAFETY: the caller promises the pairs; there are 16 at most.
