@@ -6,6 +6,7 @@
 use cvae_core::{CompileError, Entry, ParamId, Plan};
 
 use crate::arena::Arena;
+use crate::cache;
 use crate::kernels::gather::Source;
 use crate::kernels::optimizer::Rule;
 use crate::kernels::table::Kernels;
@@ -14,9 +15,6 @@ use crate::pool::{Barrier, Pool};
 use crate::run::{Pass, Worker};
 use crate::schedule::{Schedule, assign_split};
 use crate::team::{Member, part};
-
-/// Bytes of the widest activation of a chunk: half of a second-level cache.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The schedules of one entry.
 struct Schedules {
@@ -49,7 +47,8 @@ impl Inference {
         threads: usize,
     ) -> Result<Self, CompileError> {
         let widest = plan.program.reconstruct.values.iter().map(|shape| shape.size()).max().unwrap_or(1);
-        let chunk = (CHUNK_BYTES / (widest * size_of::<f32>())).clamp(32, 512).next_multiple_of(width);
+        // The widest activation of a chunk takes half of the second-level cache.
+        let chunk = (cache::second_level() / 2 / (widest * size_of::<f32>())).clamp(32, 512).next_multiple_of(width);
         let panels = |id: ParamId| params.slot(id).panels;
         let mut contracts = contracts.to_vec();
         let mut schedule = |entry: Entry, threads: usize| {

@@ -27,6 +27,7 @@
 
 mod arena;
 mod backend;
+mod cache;
 mod coupled;
 mod draw;
 mod elements;

@@ -338,3 +338,60 @@ impl Worker<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cvae_core::{
+        Activation, Batch, Entry, Executable, Initializer, ModelSpec, Noise, Objective, OptimizerSpec, Plan, State,
+        Stream,
+    };
+
+    use crate::backend::Level;
+    use crate::executable::CpuExecutable;
+    use crate::kernels::table::{self, Kernels};
+
+    const WIDTHS: [usize; 4] = [139, 70, 33, 5];
+    const ROWS: usize = 45;
+
+    /// Losses, parameters after some steps, and reconstructions of as many rows as are taken apart by threads.
+    fn train(kernels: &'static Kernels, threads: usize, clip: Option<f64>) -> [Vec<f32>; 3] {
+        let spec = ModelSpec::mlp(&WIDTHS, Activation::Gelu, Activation::Identity).unwrap();
+        let optimizer = OptimizerSpec { clip_norm: clip, ..OptimizerSpec::adam(1e-3) };
+        let plan = Arc::new(Plan::new(spec, Objective::collapsed(0.1, 1e-2), optimizer, 5, ROWS).unwrap());
+        let mut model = CpuExecutable::new(Arc::clone(&plan), Level::ScalarBf16, kernels, threads, false).unwrap();
+        model.write(State::Params, &plan.params.initial(Initializer::Torch, 3)).unwrap();
+        let mut rows = vec![0.0; 320 * WIDTHS[0]];
+        for (row, out) in rows.chunks_mut(WIDTHS[0]).enumerate() {
+            Noise::new(7, Stream::Data, 0).uniform(row as u32, out);
+        }
+        let mut losses = vec![];
+        for count in [ROWS, 16, 3, ROWS] {
+            model.train_step(&Batch::host(&rows[..count * WIDTHS[0]])).unwrap();
+            losses.push(model.losses().unwrap().total() as f32);
+        }
+        let mut params = vec![f32::NAN; plan.params.len()];
+        model.read(State::Params, &mut params).unwrap();
+        let mut out = vec![f32::NAN; rows.len()];
+        model.infer(Entry::Reconstruct, &rows, &mut out).unwrap();
+        [losses, params, out]
+    }
+
+    #[test]
+    fn tiles_train_as_pairs_do() {
+        for clip in [None, Some(0.1)] {
+            let expected = train(&table::portable_bf16::KERNELS, 1, clip);
+            let found = train(&table::emulated_tiles::KERNELS, 1, clip);
+            for (what, (found, expected)) in ["losses", "parameters", "rows"].iter().zip(found.iter().zip(&expected)) {
+                let squares =
+                    |of: &dyn Fn(usize) -> f32| (0..found.len()).map(|i| f64::from(of(i)).powi(2)).sum::<f64>();
+                let error = (squares(&|i| found[i] - expected[i]) / squares(&|i| expected[i])).sqrt();
+                assert!(error < 1e-3, "{what}: {error:e}");
+            }
+            for threads in [2, 3, 7] {
+                assert!(train(&table::emulated_tiles::KERNELS, threads, clip) == found, "{threads} threads");
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use cvae_core::{ParamId, ValueId};
 
+use crate::cache;
 use crate::elements::element;
 use crate::kernels::element::Block;
 use crate::kernels::gather::{BatchMajor, Gather, Source};
@@ -19,9 +20,6 @@ use crate::team::{self, Member, Nodes, part};
 
 /// Rows of the contraction that stay in the first-level cache while batch panels pass by; twice as many halves.
 const CONTRACTION_BLOCK: usize = 128;
-
-/// Bytes of an input that are to stay in the second-level cache while panels of weights pass by.
-const NEAR_BYTES: usize = 256 * 1024;
 
 /// The batch and the outputs of one pass.
 #[derive(Clone, Copy)]
@@ -245,8 +243,9 @@ impl Worker<'_> {
         steps: &[Step],
     ) {
         let (from, to, slot, width) = (self.value(input), self.value(output), self.params.slot(weight), self.width());
-        // The input's batch panels are read once for every panel of the output: so many at a time stay near.
-        let near = (NEAR_BYTES / (from.width * width * size_of::<f32>())).max(1);
+        // The input's batch panels are read once for every panel of the output: as many at a time as half of the
+        // second-level cache holds.
+        let near = (cache::second_level() / 2 / (from.width * width * size_of::<f32>())).max(1);
         let block = if self.kernels.rounded.is_some() { 2 * CONTRACTION_BLOCK } else { CONTRACTION_BLOCK };
         for first in (0..self.batch_panels(pass)).step_by(near) {
             let batch_panels = first..self.batch_panels(pass).min(first + near);

@@ -96,7 +96,9 @@ impl<S: Simd, U: Unit> Product<S> for Tiled<U> {
         acc: &mut [[S::V; NR]; MR],
     ) {
         // SAFETY: of turned rows, 32 at a time are columns of a panel of their own.
-        unsafe { <Self as Product<S>>::by_columns::<MR, NR>(depth, w.wrapping_add(column * DEPTH), DEPTH * DEPTH, x, acc) }
+        unsafe {
+            <Self as Product<S>>::by_columns::<MR, NR>(depth, w.wrapping_add(column * DEPTH), DEPTH * DEPTH, x, acc)
+        }
     }
 }
 
