@@ -8,6 +8,8 @@ use cvae_core::{Backend, BackendId, CompileError, DeviceInfo, Executable, Op, Pl
 use crate::executable::CpuExecutable;
 use crate::kernels::table::{self, Kernels};
 use crate::schedule::MAX_PAIRS;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::amx;
 
 /// An instruction-set level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,19 +103,18 @@ impl Level {
                 has_avx2().then_some(if vnni { &table::vnni::AVX2 } else { &table::avx2::KERNELS })
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                let vnni = is_x86_feature_detected!("avx512vnni");
-                has_avx512().then_some(if vnni { &table::vnni::AVX512 } else { &table::avx512::KERNELS })
-            }
+            Self::Avx512 => has_avx512().then(|| match is_x86_feature_detected!("avx512vnni") {
+                true if amx::has_int8() => &table::vnni::AMX,
+                true => &table::vnni::AVX512,
+                false => &table::avx512::KERNELS,
+            }),
             Self::ScalarBf16 => Some(&table::portable_bf16::KERNELS),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => {
                 (has_avx512() && is_x86_feature_detected!("avx512bf16")).then_some(&table::avx512_bf16::KERNELS)
             }
             #[cfg(target_arch = "x86_64")]
-            Self::AmxBf16 => {
-                (Self::Avx512Bf16.available() && crate::simd::amx::available()).then_some(&table::amx_bf16::KERNELS)
-            }
+            Self::AmxBf16 => (Self::Avx512Bf16.available() && amx::has_bf16()).then_some(&table::amx_bf16::KERNELS),
             #[allow(unreachable_patterns, reason = "which levels remain depends on the architecture")]
             _ => None,
         }
@@ -148,12 +149,21 @@ pub(crate) fn tables() -> Vec<(&'static str, &'static Kernels, Option<&'static s
             has_avx512() && is_x86_feature_detected!("avx512vnni"),
             "AVX-512 VNNI",
         ),
+        (
+            "avx512 with tdpbusd",
+            &table::vnni::AMX,
+            has_avx512() && is_x86_feature_detected!("avx512vnni") && amx::has_int8(),
+            "AMX-INT8",
+        ),
     ];
     #[cfg(target_arch = "aarch64")]
     let wider = [("neon", &table::neon::KERNELS, true, "NEON")];
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let wider = [];
-    let portable = [("portable", &table::portable::KERNELS, true, "nothing")];
+    let portable = [
+        ("portable", &table::portable::KERNELS, true, "nothing"),
+        ("emulated byte tiles", &table::emulated_byte_tiles::KERNELS, true, "nothing"),
+    ];
     let entry = |(name, kernels, available, missing): (_, &'static Kernels, bool, _)| {
         (name, kernels, (!available).then_some(missing))
     };

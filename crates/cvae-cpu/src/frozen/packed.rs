@@ -108,6 +108,8 @@ pub(super) enum Weights {
         scale: usize,
         /// How inputs become bytes.
         quantizer: Quantizer,
+        /// Groups of a panel: those of the inputs, and zeros.
+        panel_groups: usize,
         /// Whether all weights are small enough to be multiplied two groups at a time.
         joint: bool,
     },
@@ -173,7 +175,7 @@ impl Packed {
     ) -> Result<Self, CompileError> {
         let width = kernels.panel();
         let mut offsets = Offsets::default();
-        let placed: Vec<Layer> = layers.iter().map(|layer| place(layer, width, &mut offsets)).collect();
+        let placed: Vec<Layer> = layers.iter().map(|layer| place(layer, kernels, &mut offsets)).collect();
         let arena = Arena::new(offsets.len(), "the frozen weights")?;
         for (layer, numbers) in placed.iter().zip(layers) {
             pack(layer, numbers, width, &arena);
@@ -198,8 +200,8 @@ impl Packed {
 }
 
 /// Reserves the parts of a layer.
-fn place(layer: &FrozenLayer, width: usize, offsets: &mut Offsets) -> Layer {
-    let (inputs, units) = (layer.inputs, layer.units);
+fn place(layer: &FrozenLayer, kernels: &Kernels, offsets: &mut Offsets) -> Layer {
+    let (inputs, units, width) = (layer.inputs, layer.units, kernels.panel());
     let panels = units.div_ceil(width);
     let lanes = panels * width;
     let (bytes, weights) = match &layer.weights {
@@ -208,8 +210,9 @@ fn place(layer: &FrozenLayer, width: usize, offsets: &mut Offsets) -> Layer {
         FrozenWeights::Int8 { input, values, .. } => {
             let joint = values.chunks_exact(inputs).all(joint);
             let quantizer = Quantizer { inverse: input.step.recip(), zero: f32::from(input.zero) };
-            let weights = Weights::Int8 { start: offsets.take(lanes), scale: offsets.take(lanes), quantizer, joint };
-            (lanes * inputs.div_ceil(GROUP) * GROUP, weights)
+            let panel_groups = inputs.div_ceil(GROUP).next_multiple_of(kernels.byte_groups);
+            let (start, scale) = (offsets.take(lanes), offsets.take(lanes));
+            (lanes * panel_groups * GROUP, Weights::Int8 { start, scale, quantizer, panel_groups, joint })
         }
     };
     let (w, bias) = (offsets.take(bytes / FLOAT), offsets.take(lanes));
@@ -243,7 +246,7 @@ fn pack(layer: &Layer, numbers: &FrozenLayer, width: usize, arena: &Arena) {
                 }
             }
         }
-        (FrozenWeights::Int8 { values, scales, input }, Weights::Int8 { start, scale, .. }) => {
+        (FrozenWeights::Int8 { values, scales, input }, Weights::Int8 { start, scale, panel_groups, .. }) => {
             // SAFETY: as above.
             let bytes = unsafe { std::slice::from_raw_parts_mut(arena.at(layer.w).cast::<i8>(), layer.bytes) };
             // SAFETY: as above.
@@ -251,7 +254,7 @@ fn pack(layer: &Layer, numbers: &FrozenLayer, width: usize, arena: &Arena) {
             let scale = part(scale, units);
             for (unit, row) in values.chunks_exact(inputs).enumerate() {
                 for (k, value) in row.iter().enumerate() {
-                    let group = unit / width * layer.groups() + k / GROUP;
+                    let group = unit / width * panel_groups + k / GROUP;
                     bytes[(group * width + unit % width) * GROUP + k % GROUP] = *value;
                 }
                 let sum: i32 = row.iter().map(|value| i32::from(*value)).sum();
@@ -294,16 +297,20 @@ mod tests {
 
     #[test]
     fn every_way_of_multiplying_bytes_gives_the_same_bits() {
-        // 127 meets its like in 16 bits twice, 64 four times.
+        // 127 meets its like in 16 bits twice, 64 four times. Of the inputs, some fill tiles of 64 and some do not.
         for (most, joint) in [(127, false), (64, true)] {
-            let layers = [layer(203, 75, Activation::Relu, 0, most), layer(75, 203, Activation::Tanh, 64, most)];
-            every_table_agrees(&layers, joint);
+            for (inputs, units) in [(203, 75), (256, 64), (64, 130), (9, 7)] {
+                let to = layer(inputs, units, Activation::Relu, 0, most);
+                every_table_agrees(&[to, layer(units, inputs, Activation::Tanh, 64, most)], joint);
+            }
         }
     }
 
+    /// However many rows a call has, and whatever earlier calls left in the buffers.
     fn every_table_agrees(layers: &[FrozenLayer], joint: bool) {
         let layers: Vec<&FrozenLayer> = layers.iter().collect();
-        let rows: Vec<f32> = (0..29 * 203).map(|i| if i < 203 { 9.0 } else { (i % 389) as f32 * 0.01 }).collect();
+        let width = layers[0].inputs;
+        let rows: Vec<f32> = (0..96 * width).map(|i| if i < width { 9.0 } else { (i % 389) as f32 * 0.01 }).collect();
         let mut expected: Vec<f32> = vec![];
         for (name, kernels, missing) in tables() {
             if let Some(missing) = missing {
@@ -313,14 +320,24 @@ mod tests {
             let packed = Packed::with_kernels(&layers, 1, FrozenPrecision::Int8, Level::Scalar, kernels).unwrap();
             let found_joint = |layer: &Layer| matches!(layer.weights, Weights::Int8 { joint, .. } if joint);
             assert!(packed.layers.iter().all(|layer| found_joint(layer) == joint));
-            let mut workspace = Workspace::new(Arc::new(packed), 2).unwrap();
-            let mut found = vec![f32::NAN; rows.len()];
-            workspace.infer(Entry::Reconstruct, &rows, &mut found).unwrap();
-            if expected.is_empty() {
-                expected.clone_from(&found);
+            let packed = Arc::new(packed);
+            for threads in [1, 2, 5] {
+                let mut workspace = Workspace::new(Arc::clone(&packed), threads).unwrap();
+                assert!(workspace.chunk.is_multiple_of(kernels.byte_rows), "{name}: no room for whole blocks");
+                for call in [96, 1, 7, 8, 15, 16, 17, 31, 32, 33, 64, 75] {
+                    // Calls of a few rows need no more than three of them.
+                    let rows = &rows[..width * 96.min(3 * call)];
+                    let mut found = vec![f32::NAN; rows.len()];
+                    for (input, out) in rows.chunks(call * width).zip(found.chunks_mut(call * width)) {
+                        workspace.infer(Entry::Reconstruct, input, out).unwrap();
+                    }
+                    if expected.is_empty() {
+                        expected.clone_from(&found);
+                    }
+                    let same = found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{name} differs from portable: {threads} threads, {call} rows a call");
+                }
             }
-            let same = found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same, "{name} differs from portable");
         }
         assert!(expected.iter().all(|value| value.is_finite()));
         assert!(expected.iter().any(|value| *value != expected[0]));

@@ -43,7 +43,7 @@ pub struct Workspace {
     arena: Arena,
     buffers: Buffers,
     /// Rows of a chunk.
-    chunk: usize,
+    pub(super) chunk: usize,
     /// Measures every layer, if there is one.
     clock: Option<Clock>,
 }
@@ -363,7 +363,7 @@ impl Pass<'_> {
                     }
                 }
             }
-            (Weights::Int8 { start, scale, quantizer, joint }, x, output) => {
+            (Weights::Int8 { start, scale, quantizer, panel_groups, joint }, x, output) => {
                 let (x, x_stride) = match x {
                     Rows::Bytes(x, stride) => (x, stride),
                     // SAFETY: the own buffer holds a chunk of quantised rows.
@@ -374,6 +374,7 @@ impl Pass<'_> {
                     x_stride,
                     rows,
                     groups: layer.groups(),
+                    panel_groups,
                     w: arena.at(layer.w).cast(),
                     start: arena.at(start).cast(),
                     scale: arena.at(scale),
@@ -443,7 +444,7 @@ fn row_bytes(reader: Option<Weights>, units: usize) -> usize {
     }
 }
 
-/// Rows whose activations beside a layer stay in a second-level cache.
+/// Rows whose activations beside a layer stay in a second-level cache: a multiple of those that kernels take at a time.
 fn chunk_rows(packed: &Packed) -> usize {
     let bytes = |index: usize| {
         let layer = &packed.layers[index];
@@ -451,7 +452,11 @@ fn chunk_rows(packed: &Packed) -> usize {
         row_bytes(Some(layer.weights), layer.inputs) + row_bytes(next, layer.units)
     };
     let widest = (0..packed.layers.len()).map(bytes).max().unwrap_or(1);
-    let tile = packed.kernels.tile;
+    let any_bytes = packed.layers.iter().any(|layer| matches!(layer.weights, Weights::Int8 { .. }));
+    let tile = match packed.kernels.byte_rows {
+        rows if any_bytes && rows > 1 => rows,
+        _ => packed.kernels.tile,
+    };
     let bytes_at_a_time = match packed.precision {
         FrozenPrecision::Int8 => CHUNK_BYTES_INT8,
         FrozenPrecision::F32 | FrozenPrecision::Bf16 => CHUNK_BYTES,

@@ -54,7 +54,9 @@ pub(crate) struct DenseI8 {
     pub(crate) rows: usize,
     /// Groups of inputs.
     pub(crate) groups: usize,
-    /// `[panel][groups][PW][4]` from panel 0.
+    /// Groups of a panel: those of the inputs, and zeros.
+    pub(crate) panel_groups: usize,
+    /// `[panel][panel_groups][PW][4]` from panel 0.
     pub(crate) w: *const i8,
     /// `[panel][PW]`: what every sum begins with, `−zero · Σ w`.
     pub(crate) start: *const i32,
@@ -84,7 +86,7 @@ unsafe fn tile<S: Int8, P: ByteProduct<S>, const MR: usize>(q: &DenseI8, row: us
         let begin = q.start.add(panel * width);
         let mut acc = [[S::load_sums(begin), S::load_sums(begin.add(S::LANES))]; MR];
         let mut x = q.x.add(row * q.x_stride);
-        let mut w = q.w.add(panel * q.groups * width * GROUP);
+        let mut w = q.w.add(panel * q.panel_groups * width * GROUP);
         for _ in 0..q.groups / 2 {
             let weights = |w: *const i8| [S::load_weights(w), S::load_weights(w.add(width * GROUP))];
             let b = [weights(w), weights(w.add(S::LANES * GROUP))];
@@ -136,7 +138,7 @@ unsafe fn activate<S: Simd>(activation: Activation, a: S::V) -> S::V {
 
 /// Turns the sums of all rows of a panel into results.
 #[inline(always)]
-unsafe fn finish<S: Int8>(q: &DenseI8, panel: usize) {
+pub(super) unsafe fn finish<S: Int8>(q: &DenseI8, panel: usize) {
     let width = 2 * S::LANES;
     // SAFETY: as for the tile; nothing real is written beyond the layer's outputs.
     unsafe {

@@ -2,6 +2,8 @@
 #![allow(clippy::needless_range_loop, reason = "plain counted loops over constant bounds keep the tile in registers")]
 
 pub(crate) mod activation;
+#[cfg(any(test, target_arch = "x86_64"))]
+pub(crate) mod byte_tiles;
 pub(crate) mod corruption;
 pub(crate) mod dense;
 pub(crate) mod dense_bf16;

@@ -1,5 +1,9 @@
 //! One table of entry points per instruction set.
 
+#[cfg(test)]
+use super::byte_tiles::EmulatedBytes;
+#[cfg(any(test, target_arch = "x86_64"))]
+use super::byte_tiles::{BLOCK_ROWS, GROUPS, dense_i8_tiles};
 use super::dense::Dense;
 use super::dense_bf16::{DenseBf16, Narrow, Widened};
 use super::dense_i8::{DenseI8, Quantize};
@@ -44,6 +48,10 @@ pub(crate) struct Kernels {
     pub(crate) dense_i8: unsafe fn(&DenseI8),
     /// Names of `dense_i8` for any weights and for joint ones.
     pub(crate) dense_i8_names: [&'static str; 2],
+    /// `dense_i8` may read and write as many rows as a multiple of this, whatever those beyond its own hold.
+    pub(crate) byte_rows: usize,
+    /// Panels of `dense_i8` have a multiple of as many groups.
+    pub(crate) byte_groups: usize,
     pub(crate) quantize: unsafe fn(&Quantize),
     /// The products of a level that rounds their operands to bfloat16.
     pub(crate) rounded: Option<&'static RoundedKernels>,
@@ -116,6 +124,8 @@ macro_rules! level {
                 dense_bf16: dense_layer_bf16,
                 dense_i8: dense_layer_i8,
                 dense_i8_names: ["dense_i8", "dense_i8, joint groups"],
+                byte_rows: 1,
+                byte_groups: 1,
                 quantize,
                 rounded: None,
             };
@@ -250,10 +260,32 @@ rounded_level!(
     [Emulated::enter, Emulated::leave]
 );
 
-/// Tables of x86 levels on processors that multiply and add four bytes in one instruction.
+/// Plain Rust with an emulated unit for bytes.
+#[cfg(test)]
+pub(crate) mod emulated_byte_tiles {
+    use super::*;
+
+    /// # Safety
+    /// As the generic kernel of this name.
+    unsafe fn dense_i8(q: &DenseI8) {
+        // SAFETY: the caller's promise.
+        unsafe { dense_i8_tiles::<crate::simd::portable::Portable<16, 14>, Plain, EmulatedBytes>(q) }
+    }
+
+    /// The table.
+    pub(crate) static KERNELS: Kernels = Kernels {
+        dense_i8,
+        dense_i8_names: ["dense_i8, emulated tiles"; 2],
+        byte_rows: BLOCK_ROWS,
+        byte_groups: GROUPS,
+        ..portable16::KERNELS
+    };
+}
+
+/// Tables of x86 levels on processors that multiply and add four bytes, or tiles of them, in one instruction.
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni {
-    use super::{DenseI8, Kernels, avx2, avx512};
+    use super::{Amx, BLOCK_ROWS, DenseI8, GROUPS, Kernels, avx2, avx512, dense_i8_tiles};
     use crate::kernels::dense_i8::dense_i8;
     use crate::simd::avx2::Avx2;
     use crate::simd::avx512::Avx512;
@@ -277,8 +309,24 @@ pub(crate) mod vnni {
         unsafe { dense_i8::<Avx512, Vnni, Vnni>(q) }
     }
 
+    /// # Safety
+    /// As the generic kernel of this name, and the processor has AMX-INT8.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni")]
+    unsafe fn dense_i8_amx(q: &DenseI8) {
+        // SAFETY: the caller's promise; the attribute above provides the vectors.
+        unsafe { dense_i8_tiles::<Avx512, Vnni, Amx>(q) }
+    }
+
     /// The AVX2 level with AVX-VNNI.
     pub(crate) static AVX2: Kernels = Kernels { dense_i8: dense_i8_avx2, dense_i8_names: NAMES, ..avx2::KERNELS };
     /// The AVX-512 level with AVX-512 VNNI.
     pub(crate) static AVX512: Kernels = Kernels { dense_i8: dense_i8_avx512, dense_i8_names: NAMES, ..avx512::KERNELS };
+    /// The same with AMX-INT8.
+    pub(crate) static AMX: Kernels = Kernels {
+        dense_i8: dense_i8_amx,
+        dense_i8_names: ["dense_i8, tdpbusd"; 2],
+        byte_rows: BLOCK_ROWS,
+        byte_groups: GROUPS,
+        ..avx512::KERNELS
+    };
 }

@@ -39,15 +39,22 @@ struct Sums(MaybeUninit<[[f32; 2 * ROWS]; ROWS]>);
 /// What multiplies tiles.
 ///
 /// # Safety
-/// The unit is there and has been entered on this thread; a chain's pointers are valid. Of `a`, only the first `rows`
-/// rows count: the unit may read all 16 and make of the others what it likes.
+/// The unit is there.
 pub(crate) trait Unit {
-    /// `sums[i][lane] = Σ a[i][k] · b[k][lane]` for the first 16 lanes, or for all 32; rows of `sums` are 32 floats.
-    unsafe fn multiply(chain: &Chain, rows: usize, both: bool, sums: *mut f32);
     /// Prepares this thread.
     unsafe fn enter();
     /// Lets go of the unit.
     unsafe fn leave();
+}
+
+/// A unit for bfloat16.
+///
+/// # Safety
+/// The unit has been entered on this thread; a chain's pointers are valid. Of `a`, only the first `rows` rows count:
+/// the unit may read all 16 and make of the others what it likes.
+pub(crate) trait Bf16Unit: Unit {
+    /// `sums[i][lane] = Σ a[i][k] · b[k][lane]` for the first 16 lanes, or for all 32; rows of `sums` are 32 floats.
+    unsafe fn multiply(chain: &Chain, rows: usize, both: bool, sums: *mut f32);
 }
 
 /// Products by `U`, for levels of 16 lanes.
@@ -57,7 +64,7 @@ pub(crate) struct Tiled<U>(PhantomData<U>);
 #[repr(align(64))]
 struct Staged([[u32; ROWS]; 2 * ROWS]);
 
-impl<S: Simd, U: Unit> Product<S> for Tiled<U> {
+impl<S: Simd, U: Bf16Unit> Product<S> for Tiled<U> {
     type T = Bf16;
     const TILE: usize = ROWS;
 
@@ -160,7 +167,7 @@ unsafe fn stage_pairs<S: Simd>(from: *const Bf16, pairs: usize, to: &mut Staged)
 
 /// `acc += a · b`.
 #[inline(always)]
-unsafe fn add<S: Simd, U: Unit, const MR: usize, const NR: usize>(chain: &Chain, acc: &mut [[S::V; NR]; MR]) {
+unsafe fn add<S: Simd, U: Bf16Unit, const MR: usize, const NR: usize>(chain: &Chain, acc: &mut [[S::V; NR]; MR]) {
     let mut sums = Sums(MaybeUninit::uninit());
     let sums = sums.0.as_mut_ptr().cast::<f32>();
     // SAFETY: the caller promises the chain; the unit writes every sum that is read.
@@ -180,6 +187,13 @@ pub(crate) struct Emulated;
 
 #[cfg(test)]
 impl Unit for Emulated {
+    unsafe fn enter() {}
+
+    unsafe fn leave() {}
+}
+
+#[cfg(test)]
+impl Bf16Unit for Emulated {
     unsafe fn multiply(chain: &Chain, rows: usize, both: bool, sums: *mut f32) {
         let lanes = if both { 2 * ROWS } else { ROWS };
         for (i, lane) in (0..rows).flat_map(|i| (0..lanes).map(move |lane| (i, lane))) {
@@ -197,8 +211,4 @@ impl Unit for Emulated {
             unsafe { sums.add(i * 2 * ROWS + lane).write(sum) };
         }
     }
-
-    unsafe fn enter() {}
-
-    unsafe fn leave() {}
 }
