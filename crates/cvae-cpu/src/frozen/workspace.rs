@@ -10,6 +10,7 @@ use super::model::FrozenPrecision;
 use super::packed::{Layer, Packed, Weights};
 use crate::arena::{Arena, Offsets};
 use crate::backend::CpuBackend;
+use crate::cache;
 use crate::kernels::dense::Dense;
 use crate::kernels::dense_bf16::{DenseBf16, Narrow};
 use crate::kernels::dense_i8::{DenseI8, Output, Quantize, Quantizer};
@@ -19,11 +20,16 @@ use crate::profile::Clock;
 use crate::simd::bf16::Bf16;
 use crate::team::{Member, part};
 
-/// Bytes of the activations that a thread works on at a time, so that they stay in a second-level cache beside the
-/// weights that pass by.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// The same for bytes, whose weights are smaller and whose rows cost more to begin.
+/// Bytes of quantised activations that a thread works on at a time, so that they stay in a second-level cache beside
+/// the weights that pass by.
 const CHUNK_BYTES_INT8: usize = 256 * 1024;
+/// The share of the second-level cache that other activations take: their weights are larger.
+const CHUNK_SHARE: usize = 8;
+/// Bytes of weights that stay in a third-level cache from one chunk to the next. More come from memory every time, and
+/// chunks are larger for it.
+const NEAR_WEIGHTS: usize = 8 * 1024 * 1024;
+/// How many times as large as a chunk such weights are.
+const WEIGHTS_OVER_CHUNK: usize = 32;
 /// Most rows of a chunk.
 const CHUNK_ROWS: usize = 512;
 /// Weights of a layer, in bytes, below which one thread reads them faster than several can meet.
@@ -457,9 +463,11 @@ fn chunk_rows(packed: &Packed) -> usize {
         rows if any_bytes && rows > 1 => rows,
         _ => packed.kernels.tile,
     };
+    let weights: usize = packed.layers.iter().map(|layer| layer.bytes).sum();
     let bytes_at_a_time = match packed.precision {
         FrozenPrecision::Int8 => CHUNK_BYTES_INT8,
-        FrozenPrecision::F32 | FrozenPrecision::Bf16 => CHUNK_BYTES,
+        FrozenPrecision::F32 | FrozenPrecision::Bf16 if weights > NEAR_WEIGHTS => weights / WEIGHTS_OVER_CHUNK,
+        FrozenPrecision::F32 | FrozenPrecision::Bf16 => cache::second_level() / CHUNK_SHARE,
     };
     (bytes_at_a_time / widest).clamp(2 * tile, CHUNK_ROWS).next_multiple_of(tile)
 }

@@ -110,10 +110,10 @@ unsafe fn add_input<S: Simd, const MR: usize, const NR: usize>(
     }
 }
 
-/// Turns the sums of all rows, `panels` panels of outputs from `panel`, into results.
+/// Turns the sums of all rows, `vectors` vectors of outputs from `panel`, into results.
 #[inline(always)]
-unsafe fn finish<S: Simd>(q: &Dense, panel: usize, panels: usize) {
-    let (first, vectors) = (panel * 2 * S::LANES, 2 * panels);
+unsafe fn finish<S: Simd>(q: &Dense, panel: usize, vectors: usize) {
+    let first = panel * 2 * S::LANES;
     // SAFETY: as for the tile; nothing is written beyond the layer's outputs.
     unsafe {
         each_activation!(q.activation, A => for row in 0..q.rows {
@@ -158,27 +158,33 @@ macro_rules! by_panels {
                 3 => tile::<S, $($($I,)*)? 1, 6>(q, 0, panel, whole),
                 _ => tile::<S, $($($I,)*)? 1, 8>(q, 0, panel, whole),
             }
-            finish::<S $(, $($I),*)?>(q, panel, panels);
+            finish::<S $(, $($I),*)?>(q, panel, 2 * panels);
             panel += panels;
         }
         while q.rows == 2 && end - panel >= 2 {
             tile::<S, $($($I,)*)? 2, 4>(q, 0, panel, whole);
-            finish::<S $(, $($I),*)?>(q, panel, 2);
+            finish::<S $(, $($I),*)?>(q, panel, 4);
             panel += 2;
         }
         // A single tile of rows meets each weight once: blocks would only add traffic.
         let block = if q.rows <= S::TILE { q.inputs } else { $block };
         for panel in panel..end {
+            // Where vectors are wide, a second one of lanes beyond the outputs would be a large part of a layer.
+            let half = S::LANES >= 16 && panel * 2 * S::LANES + S::LANES >= q.units;
             let mut start = 0;
             while start < q.inputs {
                 let span = Span { start, depth: block.min(q.inputs - start) };
                 let mut tiles = Tiles::new(q.rows, S::TILE);
                 while let Some((row, rows)) = tiles.next() {
-                    by_rows!(rows, S::TILE, tile $([$($I),*])?, 2, q, row, panel, span);
+                    if half {
+                        by_rows!(rows, S::TILE, tile $([$($I),*])?, 1, q, row, panel, span);
+                    } else {
+                        by_rows!(rows, S::TILE, tile $([$($I),*])?, 2, q, row, panel, span);
+                    }
                 }
                 start += span.depth;
             }
-            finish::<S $(, $($I),*)?>(q, panel, 1);
+            finish::<S $(, $($I),*)?>(q, panel, if half { 1 } else { 2 });
         }
     };
 }

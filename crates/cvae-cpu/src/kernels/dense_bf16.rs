@@ -180,10 +180,10 @@ unsafe fn tile<S: Simd, I: Inputs<S>, const MR: usize, const NR: usize>(
     }
 }
 
-/// Turns the sums of all rows, `panels` panels of outputs from `panel`, into results.
+/// Turns the sums of all rows, `vectors` vectors of outputs from `panel`, into results.
 #[inline(always)]
-unsafe fn finish<S: Simd, I: Inputs<S>>(q: &DenseBf16<I::X>, panel: usize, panels: usize) {
-    let (first, vectors) = (panel * 2 * S::LANES, 2 * panels);
+unsafe fn finish<S: Simd, I: Inputs<S>>(q: &DenseBf16<I::X>, panel: usize, vectors: usize) {
+    let first = panel * 2 * S::LANES;
     // SAFETY: as for the tile; nothing is written beyond the layer's outputs.
     unsafe {
         each_activation!(q.activation, A => for row in 0..q.rows {

@@ -55,11 +55,6 @@ unsafe fn grad_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(
     // SAFETY: `WeightGrad` promises that rows `row..row + MR` exist in every operand.
     unsafe {
         let mut acc = [[S::splat(0.0); NR]; MR];
-        for i in 0..MR {
-            S::prefetch(q.w.wrapping_add((row + MR + i) * width));
-            S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width));
-            S::prefetch(q.moments.wrapping_add((row + MR + i) * 2 * width + width));
-        }
         for pair in q.pairs {
             P::by_columns::<MR, NR>(q.batch, pair.a.add(row * width), pair.a_stride, pair.p, &mut acc);
         }

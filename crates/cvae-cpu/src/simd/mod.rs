@@ -68,8 +68,6 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sum(a: Self::V) -> f32;
     /// Transposes a `LANES × LANES` block: `dst[j·dst_stride + i] = src[i·src_stride + j]`.
     unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
-    /// Hint that the cache line at `p` will be written soon; any address is allowed.
-    unsafe fn prefetch(p: *const f32);
 
     /// `|a|`
     #[inline(always)]

@@ -155,7 +155,4 @@ impl Simd for Neon {
             vst1q_f32(dst.add(3 * dst_stride), vcombine_f32(vget_high_f32(a.1), vget_high_f32(b.1)));
         }
     }
-
-    #[inline(always)]
-    unsafe fn prefetch(_p: *const f32) {}
 }

@@ -131,7 +131,4 @@ impl<const N: usize, const TILE: usize> Simd for Portable<N, TILE> {
             }
         }
     }
-
-    #[inline(always)]
-    unsafe fn prefetch(_p: *const f32) {}
 }
