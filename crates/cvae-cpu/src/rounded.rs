@@ -21,9 +21,8 @@ use crate::run::{Pass, Worker};
 use crate::schedule::{MAX_PAIRS, Phase, Schedule, Step, Value};
 use crate::simd::bf16::Bf16;
 
-/// Rows of a weight that are rounded right after their update, while they are in the first-level cache. Whole tiles of
-/// any level.
-const NEAR_ROWS: usize = 64;
+/// Rows of a weight that are rounded right after their update, while they are in a near cache. Whole tiles of any level.
+const NEAR_ROWS: usize = 128;
 
 /// A value to be rounded, and into which forms.
 #[derive(Clone, Copy, Debug)]

@@ -23,6 +23,8 @@ use crate::team::{Member, part};
 /// Bytes of quantised activations that a thread works on at a time, so that they stay in a second-level cache beside
 /// the weights that pass by.
 const CHUNK_BYTES_INT8: usize = 256 * 1024;
+/// The same where a unit multiplies tiles of bytes, and what surrounds its products is the larger part of the time.
+const CHUNK_BYTES_TILES: usize = 64 * 1024;
 /// The share of the second-level cache that other activations take: their weights are larger.
 const CHUNK_SHARE: usize = 8;
 /// Bytes of weights that stay in a third-level cache from one chunk to the next. More come from memory every time, and
@@ -465,6 +467,7 @@ fn chunk_rows(packed: &Packed) -> usize {
     };
     let weights: usize = packed.layers.iter().map(|layer| layer.bytes).sum();
     let bytes_at_a_time = match packed.precision {
+        FrozenPrecision::Int8 if packed.kernels.byte_rows > 1 => CHUNK_BYTES_TILES,
         FrozenPrecision::Int8 => CHUNK_BYTES_INT8,
         FrozenPrecision::F32 | FrozenPrecision::Bf16 if weights > NEAR_WEIGHTS => weights / WEIGHTS_OVER_CHUNK,
         FrozenPrecision::F32 | FrozenPrecision::Bf16 => cache::second_level() / CHUNK_SHARE,
