@@ -182,7 +182,8 @@ impl Workspace {
         let together = Set { arena, buffers, first: threads };
         let tile = packed.kernels.tile;
         let bytes: usize = layers.iter().map(|layer| layer.bytes).sum();
-        let few = rows < threads * tile;
+        // Each weight that comes from memory is read by one thread alone until every thread has a whole chunk.
+        let few = rows < threads * if bytes > NEAR_WEIGHTS { chunk } else { tile };
         let watch = |thread: usize| clock.map(|clock| Watch { clock, thread, first_layer });
         if threads == 1 || few && bytes * rows < SHARE_BYTES * layers.len() {
             let own = Set { arena, buffers, first: 0 };
