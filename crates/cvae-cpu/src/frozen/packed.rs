@@ -306,6 +306,52 @@ mod tests {
         }
     }
 
+    /// A layer's weights as the kernels know them.
+    fn real(values: &FrozenWeights) -> Vec<f32> {
+        match values {
+            FrozenWeights::F32(values) => values.clone(),
+            FrozenWeights::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
+            FrozenWeights::Int8 { .. } => unreachable!("bytes have tests of their own"),
+        }
+    }
+
+    #[test]
+    fn every_table_computes_layers_whose_last_panel_is_full_half_or_less() {
+        let inputs = 37;
+        for units in [5, 16, 32, 44, 75] {
+            let values: Vec<f32> = (0..inputs * units).map(|i| (i * 7919 % 2003) as f32 / 1001.5 - 1.0).collect();
+            let halves = values.iter().map(|value| Bf16::from_f32(*value)).collect();
+            for (weights, precision) in [
+                (FrozenWeights::F32(values), FrozenPrecision::F32),
+                (FrozenWeights::Bf16(halves), FrozenPrecision::Bf16),
+            ] {
+                let bias: Vec<f32> = (0..units).map(|unit| unit as f32 * 0.1).collect();
+                let layer = FrozenLayer { inputs, units, activation: Activation::Identity, weights, bias };
+                let w = real(&layer.weights);
+                for (name, kernels, missing) in tables() {
+                    if let Some(missing) = missing {
+                        eprintln!("skipped: {name} needs {missing}");
+                        continue;
+                    }
+                    let packed = Packed::with_kernels(&[&layer], 1, precision, Level::Scalar, kernels).unwrap();
+                    let mut workspace = Workspace::new(Arc::new(packed), 2).unwrap();
+                    for count in [1, 2, 3, 61] {
+                        let rows: Vec<f32> = (0..count * inputs).map(|i| (i * 31 % 97) as f32 / 97.0).collect();
+                        let mut found = vec![f32::NAN; count * units];
+                        workspace.infer(Entry::Encode, &rows, &mut found).unwrap();
+                        for (i, found) in found.iter().enumerate() {
+                            let (row, unit) = (&rows[i / units * inputs..], i % units);
+                            let product = |k: usize| f64::from(row[k]) * f64::from(w[unit * inputs + k]);
+                            let sum = (0..inputs).map(product).sum::<f64>() + f64::from(layer.bias[unit]);
+                            let close = (f64::from(*found) - sum).abs() < 1e-4;
+                            assert!(close, "{name}, {precision:?}: {found}, not {sum}, at {i} of {units} units");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// However many rows a call has, and whatever earlier calls left in the buffers.
     fn every_table_agrees(layers: &[FrozenLayer], joint: bool) {
         let layers: Vec<&FrozenLayer> = layers.iter().collect();

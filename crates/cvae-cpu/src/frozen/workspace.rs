@@ -341,7 +341,7 @@ impl Pass<'_> {
                     sums: self.own.at(self.own.buffers.sums),
                 };
                 // SAFETY: the packed layer has these parts, and the processor the instruction set.
-                unsafe { (kernels.dense)(&query) };
+                unsafe { kernels.dense_layer(&query) };
             }
             (Weights::Bf16, Rows::Real(x, x_stride), Output::Real { y, stride: y_stride }) => {
                 let query = DenseBf16 {

@@ -8,12 +8,14 @@ use cvae_core::Activation;
 
 use super::activation::{each_activation, value};
 use super::linear::{Tiles, by_rows};
+use super::table::Kernels;
 use crate::simd::Simd;
 
 /// Inputs whose weights, one panel wide, stay in the first-level cache while the rows pass by.
 const BLOCK: usize = 256;
 
 /// Some panels of a layer's outputs for some rows.
+#[derive(Clone, Copy)]
 pub(crate) struct Dense {
     /// `[rows][x_stride]`, `inputs` of each row in use.
     pub(crate) x: *const f32,
@@ -169,22 +171,16 @@ macro_rules! by_panels {
         // A single tile of rows meets each weight once: blocks would only add traffic.
         let block = if q.rows <= S::TILE { q.inputs } else { $block };
         for panel in panel..end {
-            // Where vectors are wide, a second one of lanes beyond the outputs would be a large part of a layer.
-            let half = S::LANES >= 16 && panel * 2 * S::LANES + S::LANES >= q.units;
             let mut start = 0;
             while start < q.inputs {
                 let span = Span { start, depth: block.min(q.inputs - start) };
                 let mut tiles = Tiles::new(q.rows, S::TILE);
                 while let Some((row, rows)) = tiles.next() {
-                    if half {
-                        by_rows!(rows, S::TILE, tile $([$($I),*])?, 1, q, row, panel, span);
-                    } else {
-                        by_rows!(rows, S::TILE, tile $([$($I),*])?, 2, q, row, panel, span);
-                    }
+                    by_rows!(rows, S::TILE, tile $([$($I),*])?, 2, q, row, panel, span);
                 }
                 start += span.depth;
             }
-            finish::<S $(, $($I),*)?>(q, panel, if half { 1 } else { 2 });
+            finish::<S $(, $($I),*)?>(q, panel, 2);
         }
     };
 }
@@ -199,5 +195,42 @@ pub(crate) unsafe fn dense<S: Simd>(q: &Dense) {
     // SAFETY: the caller's promise.
     unsafe {
         by_panels!(q, BLOCK);
+    }
+}
+
+/// As [`dense`] for one panel whose second vector lies beyond the outputs, and is left out.
+///
+/// # Safety
+/// As for [`dense`].
+#[inline(always)]
+pub(crate) unsafe fn dense_half<S: Simd>(q: &Dense) {
+    let (panel, span) = (q.panels.0, Span { start: 0, depth: q.inputs });
+    let mut tiles = Tiles::new(q.rows, S::HALF_TILE);
+    while let Some((row, rows)) = tiles.next() {
+        // SAFETY: the tile lies inside the rows and the panel.
+        unsafe { by_rows!(rows, S::HALF_TILE, tile, 1, q, row, panel, span) };
+    }
+    // SAFETY: the sums of the vector are complete.
+    unsafe { finish::<S>(q, panel, 1) };
+}
+
+impl Kernels {
+    /// Runs `q`, a last panel of which half is used by itself. A row or two take several panels at a time, whatever
+    /// is used of them.
+    ///
+    /// # Safety
+    /// Pointers as [`Dense`] documents, at least one row; the level's instruction set.
+    pub(crate) unsafe fn dense_layer(&self, q: &Dense) {
+        let (first, end) = q.panels;
+        let last = end.saturating_sub(1);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if q.rows > 2 && first < end && last * self.panel() + self.lanes >= q.units {
+                (self.dense)(&Dense { panels: (first, last), ..*q });
+                (self.dense_half)(&Dense { panels: (last, end), ..*q });
+            } else {
+                (self.dense)(q);
+            }
+        }
     }
 }

@@ -44,6 +44,7 @@ pub(crate) struct Kernels {
     pub(crate) square_sum: unsafe fn(*const f32, usize) -> f64,
     pub(crate) multiply_adds: unsafe fn() -> u64,
     pub(crate) dense: unsafe fn(&Dense),
+    pub(crate) dense_half: unsafe fn(&Dense),
     pub(crate) dense_bf16: unsafe fn(&DenseBf16),
     pub(crate) dense_i8: unsafe fn(&DenseI8),
     /// Names of `dense_i8` for any weights and for joint ones.
@@ -100,6 +101,7 @@ macro_rules! level {
 
             entry!(multiply_adds, peak::multiply_adds::<$simd>, () -> u64);
             entry!(dense_layer, dense::dense::<$simd>, (q: &Dense));
+            entry!(dense_half, dense::dense_half::<$simd>, (q: &Dense));
             entry!(dense_layer_bf16, dense_bf16::dense_bf16::<$simd, Widened>, (q: &DenseBf16));
             entry!(dense_layer_i8, dense_i8::dense_i8::<$simd, Plain, Joint>, (q: &DenseI8));
             entry!(quantize, dense_i8::quantize::<$simd>, (q: &Quantize));
@@ -121,6 +123,7 @@ macro_rules! level {
                 square_sum,
                 multiply_adds,
                 dense: dense_layer,
+                dense_half,
                 dense_bf16: dense_layer_bf16,
                 dense_i8: dense_layer_i8,
                 dense_i8_names: ["dense_i8", "dense_i8, joint groups"],

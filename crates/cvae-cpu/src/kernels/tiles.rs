@@ -116,6 +116,7 @@ impl<S: Simd, U: Bf16Unit> Product<S> for Tiled<U> {
 /// Pointers as [`Rounding`] documents; the instruction set of `S` as a [`Dot2`].
 #[inline(always)]
 pub(crate) unsafe fn round_turned<S: Dot2>(q: &Rounding) {
+    const { assert!(S::LANES == ROWS) };
     // SAFETY: the caller's promise; a last block of less than 16 rows passes through a copy with zeros behind them.
     unsafe {
         if !q.columns.is_null() {

@@ -29,6 +29,8 @@ pub(crate) trait Simd: Copy + 'static {
     const LANES: usize;
     /// Rows of the register tile of a matrix product (`TILE × 2` accumulators fit the register file).
     const TILE: usize;
+    /// Rows of a tile of one vector: as many sums as hide the latency of an addition.
+    const HALF_TILE: usize = if Self::TILE < 7 { 2 * Self::TILE } else { 14 };
     /// Steps of a long contraction that a loop takes at a time: where few registers make a tile small, counting and
     /// moving on is a large part of its instructions.
     const UNROLL: usize = 1;
