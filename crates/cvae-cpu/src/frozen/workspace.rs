@@ -15,6 +15,7 @@ use crate::kernels::dense::Dense;
 use crate::kernels::dense_bf16::{DenseBf16, Narrow};
 use crate::kernels::dense_i8::{DenseI8, Output, Quantize, Quantizer};
 use crate::kernels::linear::Tiles;
+use crate::kernels::table::Kernels;
 use crate::pool::{Barrier, Pool, Turn};
 use crate::profile::Clock;
 use crate::simd::bf16::Bf16;
@@ -461,17 +462,14 @@ fn chunk_rows(packed: &Packed) -> usize {
         row_bytes(Some(layer.weights), layer.inputs) + row_bytes(next, layer.units)
     };
     let widest = (0..packed.layers.len()).map(bytes).max().unwrap_or(1);
-    let any_bytes = packed.layers.iter().any(|layer| matches!(layer.weights, Weights::Int8 { .. }));
-    let tile = match packed.kernels.byte_rows {
-        rows if any_bytes && rows > 1 => rows,
-        _ => packed.kernels.tile,
-    };
     let weights: usize = packed.layers.iter().map(|layer| layer.bytes).sum();
-    let bytes_at_a_time = match packed.precision {
-        FrozenPrecision::Int8 if packed.kernels.byte_rows > 1 => CHUNK_BYTES_TILES,
-        FrozenPrecision::Int8 => CHUNK_BYTES_INT8,
-        FrozenPrecision::F32 | FrozenPrecision::Bf16 if weights > NEAR_WEIGHTS => weights / WEIGHTS_OVER_CHUNK,
-        FrozenPrecision::F32 | FrozenPrecision::Bf16 => cache::second_level() / CHUNK_SHARE,
+    let Kernels { tile, byte_rows, .. } = *packed.kernels;
+    // A model with any layer of bytes is an int8 one.
+    let (tile, bytes_at_a_time) = match packed.precision {
+        FrozenPrecision::Int8 if byte_rows > 1 => (byte_rows, CHUNK_BYTES_TILES),
+        FrozenPrecision::Int8 => (tile, CHUNK_BYTES_INT8),
+        FrozenPrecision::F32 | FrozenPrecision::Bf16 if weights > NEAR_WEIGHTS => (tile, weights / WEIGHTS_OVER_CHUNK),
+        FrozenPrecision::F32 | FrozenPrecision::Bf16 => (tile, cache::second_level() / CHUNK_SHARE),
     };
     (bytes_at_a_time / widest).clamp(2 * tile, CHUNK_ROWS).next_multiple_of(tile)
 }

@@ -18,16 +18,14 @@ pub(crate) const ROWS: usize = 16;
 /// Numbers that a tile contracts.
 pub(crate) const DEPTH: usize = 2 * ROWS;
 
-/// The factors of a chain of tiles, and how far each is from the next, in numbers.
+/// The factors of a chain of tiles.
 pub(crate) struct Chain {
-    /// `[steps]` tiles of 16 rows of 32 numbers.
+    /// `[steps]` tiles, each 16 rows of 32 numbers that follow each other.
     pub(crate) a: *const Bf16,
-    /// Numbers between rows of `a`.
-    pub(crate) a_row: usize,
+    /// Numbers between tiles of `a`.
     pub(crate) a_step: usize,
     /// `[steps]` tiles `[16 pairs][32 lanes][2]`.
     pub(crate) b: *const Bf16,
-    pub(crate) b_step: usize,
     /// At least 1.
     pub(crate) steps: usize,
 }
@@ -81,7 +79,7 @@ impl<S: Simd, U: Bf16Unit> Product<S> for Tiled<U> {
         // SAFETY: the caller promises the panels; the last one's pairs are read as far as they go.
         unsafe {
             if whole > 0 {
-                let chain = Chain { a, a_row: DEPTH, a_step: a_stride, b: p, b_step: DEPTH * DEPTH, steps: whole };
+                let chain = Chain { a, a_step: a_stride, b: p, steps: whole };
                 add::<S, U, MR, NR>(&chain, acc);
             }
             if rest > 0 {
@@ -89,7 +87,7 @@ impl<S: Simd, U: Bf16Unit> Product<S> for Tiled<U> {
                 let mut b = Staged([[0; ROWS]; 2 * ROWS]);
                 stage_pairs::<S>(p, rest.div_ceil(2), &mut b);
                 let b = b.0.as_ptr().cast();
-                add::<S, U, MR, NR>(&Chain { a, a_row: DEPTH, a_step: 0, b, b_step: 0, steps: 1 }, acc);
+                add::<S, U, MR, NR>(&Chain { a, a_step: 0, b, steps: 1 }, acc);
             }
         }
     }
@@ -125,12 +123,12 @@ pub(crate) unsafe fn round_turned<S: Dot2>(q: &Rounding) {
         if q.pairs.is_null() {
             return;
         }
+        let mut turned = Block([[0.0; ROWS]; ROWS]);
         for row in (0..q.rows).step_by(ROWS) {
             let rows = (q.rows - row).min(ROWS);
             let to = q.pairs.add(row / DEPTH * DEPTH * DEPTH + row % DEPTH);
             for half in 0..2 {
                 let from = q.from.add(row * DEPTH + half * ROWS);
-                let mut turned = Block([[0.0; ROWS]; ROWS]);
                 if rows == ROWS {
                     S::transpose(from, DEPTH, turned.0.as_mut_ptr().cast(), ROWS);
                 } else {
@@ -202,8 +200,8 @@ impl Bf16Unit for Emulated {
             for (step, k) in (0..chain.steps).flat_map(|step| (0..DEPTH).map(move |k| (step, k))) {
                 // SAFETY: the caller promises the chain.
                 let (a, b) = unsafe {
-                    let a = *chain.a.add(step * chain.a_step + i * chain.a_row + k);
-                    let b = *chain.b.add(step * chain.b_step + (k / 2 * 2 * ROWS + lane) * 2 + k % 2);
+                    let a = *chain.a.add(step * chain.a_step + i * DEPTH + k);
+                    let b = *chain.b.add(step * DEPTH * DEPTH + (k / 2 * 2 * ROWS + lane) * 2 + k % 2);
                     (a, b)
                 };
                 sum += a.to_f32() * b.to_f32();

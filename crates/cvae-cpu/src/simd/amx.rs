@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::kernels::byte_tiles::{ByteChain, ByteUnit, GROUPS};
-use crate::kernels::tiles::{Bf16Unit, Chain, ROWS, Unit};
+use crate::kernels::tiles::{Bf16Unit, Chain, DEPTH, ROWS, Unit};
 use crate::simd::int8::GROUP;
 
 /// The tile unit of processors with AMX-BF16, AMX-INT8 or both.
@@ -87,7 +87,7 @@ fn permitted() -> bool {
 /// tiles 2 to 4.
 macro_rules! multiply {
     ($chain:expr, $sums:expr, [$($before:literal),*], [$($step:literal),*], [$($after:literal),*]) => {{
-        let Chain { a, a_row, a_step, b, b_step, steps } = *$chain;
+        let Chain { a, a_step, b, steps } = *$chain;
         asm!(
             $($before,)*
             "2:",
@@ -100,10 +100,10 @@ macro_rules! multiply {
             a = inout(reg) a => _,
             b = inout(reg) b => _,
             steps = inout(reg) steps => _,
-            a_row = in(reg) 2 * a_row,
+            a_row = in(reg) 2 * DEPTH,
             a_step = in(reg) 2 * a_step,
             b_row = in(reg) 8 * ROWS,
-            b_step = in(reg) 2 * b_step,
+            b_step = const 2 * DEPTH * DEPTH,
             sums = in(reg) $sums,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
             options(nostack),
