@@ -25,6 +25,7 @@
 //! ```
 
 mod calibrate;
+mod chunks;
 mod error;
 mod model;
 mod packed;

@@ -6,35 +6,18 @@ use std::time::Instant;
 
 use cvae_core::{CompileError, Entry, OpProfile, RunError, Unsupported};
 
-use super::model::FrozenPrecision;
+use super::chunks::{Chunks, NEAR_WEIGHTS};
 use super::packed::{Layer, Packed, Weights};
 use crate::arena::{Arena, Offsets};
 use crate::backend::CpuBackend;
-use crate::cache;
 use crate::kernels::dense::Dense;
 use crate::kernels::dense_bf16::{DenseBf16, Narrow};
 use crate::kernels::dense_i8::{DenseI8, Output, Quantize, Quantizer};
-use crate::kernels::linear::Tiles;
-use crate::kernels::table::Kernels;
 use crate::pool::{Barrier, Pool, Turn};
 use crate::profile::Clock;
 use crate::simd::bf16::Bf16;
 use crate::team::{Member, part};
 
-/// Bytes of quantised activations that a thread works on at a time, so that they stay in a second-level cache beside
-/// the weights that pass by.
-const CHUNK_BYTES_INT8: usize = 256 * 1024;
-/// The same where a unit multiplies tiles of bytes, and what surrounds its products is the larger part of the time.
-const CHUNK_BYTES_TILES: usize = 64 * 1024;
-/// The share of the second-level cache that other activations take: their weights are larger.
-const CHUNK_SHARE: usize = 8;
-/// Bytes of weights that stay in a third-level cache from one chunk to the next. More come from memory every time, and
-/// chunks are larger for it.
-const NEAR_WEIGHTS: usize = 8 * 1024 * 1024;
-/// How many times as large as a chunk such weights are.
-const WEIGHTS_OVER_CHUNK: usize = 32;
-/// Most rows of a chunk.
-const CHUNK_ROWS: usize = 512;
 /// Weights of a layer, in bytes, below which one thread reads them faster than several can meet.
 const SHARE_BYTES: usize = 16 * 1024;
 /// Bytes of a float.
@@ -51,15 +34,14 @@ pub struct Workspace {
     /// Buffers of each thread, and after them a set that all share.
     arena: Arena,
     buffers: Buffers,
-    /// Rows of a chunk.
-    pub(super) chunk: usize,
+    pub(super) chunks: Chunks,
     /// Measures every layer, if there is one.
     clock: Option<Clock>,
 }
 
 impl std::fmt::Debug for Workspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workspace").field("threads", &self.pool.threads()).field("chunk", &self.chunk).finish()
+        f.debug_struct("Workspace").field("threads", &self.pool.threads()).field("chunk", &self.chunks.most).finish()
     }
 }
 
@@ -112,15 +94,15 @@ impl Workspace {
             let backend = packed.level.id().to_string();
             return Err(Unsupported::TooLarge { backend, what: "threads", max, asked: threads }.into());
         }
-        let chunk = chunk_rows(&packed);
-        let buffers = buffers(&packed, chunk);
+        let chunks = Chunks::new(&packed);
+        let buffers = buffers(&packed, chunks.most);
         Ok(Self {
             arena: Arena::new(buffers.len * (threads + 1), "the inference buffers")?,
             pool: Pool::new(threads)?,
             barrier: Barrier::new(threads),
             packed,
             buffers,
-            chunk,
+            chunks,
             clock: None,
         })
     }
@@ -179,17 +161,17 @@ impl Workspace {
         let layers = &packed.layers[layers];
         let clock = self.clock.as_ref();
         let threads = self.pool.threads();
-        let (arena, buffers, barrier, chunk) = (&self.arena, &self.buffers, &self.barrier, self.chunk);
+        let (arena, buffers, barrier, chunks) = (&self.arena, &self.buffers, &self.barrier, self.chunks);
         let together = Set { arena, buffers, first: threads };
         let tile = packed.kernels.tile;
         let bytes: usize = layers.iter().map(|layer| layer.bytes).sum();
         // Each weight that comes from memory is read by one thread alone until every thread has a whole chunk.
-        let few = rows < threads * if bytes > NEAR_WEIGHTS { chunk } else { tile };
+        let few = rows < threads * if bytes > NEAR_WEIGHTS { chunks.most } else { tile };
         let watch = |thread: usize| clock.map(|clock| Watch { clock, thread, first_layer });
         if threads == 1 || few && bytes * rows < SHARE_BYTES * layers.len() {
             let own = Set { arena, buffers, first: 0 };
             // SAFETY: the rows exist, and this thread alone uses its buffers.
-            unsafe { alone(packed, layers, widths, 0..rows, chunk, io, &own, watch(0)) };
+            unsafe { alone(packed, layers, widths, 0..rows, chunks, io, &own, watch(0)) };
             return;
         }
         let io = &io;
@@ -198,8 +180,7 @@ impl Workspace {
             let member = Member { thread, threads };
             if few {
                 let mut turn = barrier.turn(thread);
-                let mut chunks = Tiles::new(rows, chunk);
-                while let Some((first, count)) = chunks.next() {
+                for (first, count) in chunks.of(rows) {
                     let pass = Pass { packed, layers, member, own: &own, shared: &together, watch: watch(thread) };
                     // SAFETY: the rows exist, and every thread makes the same passes.
                     unsafe { pass.forward(io.row(first, widths), count, || meet(barrier, thread, &mut turn)) };
@@ -207,7 +188,7 @@ impl Workspace {
                 }
             } else {
                 // SAFETY: the rows exist, and this thread alone has them and its buffers.
-                unsafe { alone(packed, layers, widths, part(rows, member), chunk, *io, &own, watch(thread)) };
+                unsafe { alone(packed, layers, widths, part(rows, member), chunks, *io, &own, watch(thread)) };
             }
         });
     }
@@ -238,15 +219,14 @@ unsafe fn alone(
     layers: &[Layer],
     widths: (usize, usize),
     rows: Range<usize>,
-    chunk: usize,
+    chunks: Chunks,
     io: Io,
     own: &Set<'_>,
     watch: Option<Watch<'_>>,
 ) {
     let member = Member { thread: 0, threads: 1 };
     let pass = Pass { packed, layers, member, own, shared: own, watch };
-    let mut chunks = Tiles::new(rows.len(), chunk);
-    while let Some((first, count)) = chunks.next() {
+    for (first, count) in chunks.of(rows.len()) {
         // SAFETY: the caller's promise.
         unsafe { pass.forward(io.row(rows.start + first, widths), count, || ()) };
     }
@@ -444,34 +424,6 @@ fn half_stride(units: usize) -> usize {
 fn line_stride(bytes: usize) -> usize {
     let bytes = bytes.next_multiple_of(64);
     if bytes.is_multiple_of(1024) { bytes + 64 } else { bytes }
-}
-
-/// Bytes that a row of `units` activations takes for its reader.
-fn row_bytes(reader: Option<Weights>, units: usize) -> usize {
-    match reader {
-        Some(Weights::Int8 { .. }) => units,
-        Some(Weights::F32 | Weights::Bf16) | None => units * FLOAT,
-    }
-}
-
-/// Rows whose activations beside a layer stay in a second-level cache: a multiple of those that kernels take at a time.
-fn chunk_rows(packed: &Packed) -> usize {
-    let bytes = |index: usize| {
-        let layer = &packed.layers[index];
-        let next = packed.layers.get(index + 1).map(|layer| layer.weights);
-        row_bytes(Some(layer.weights), layer.inputs) + row_bytes(next, layer.units)
-    };
-    let widest = (0..packed.layers.len()).map(bytes).max().unwrap_or(1);
-    let weights: usize = packed.layers.iter().map(|layer| layer.bytes).sum();
-    let Kernels { tile, byte_rows, .. } = *packed.kernels;
-    // A model with any layer of bytes is an int8 one.
-    let (tile, bytes_at_a_time) = match packed.precision {
-        FrozenPrecision::Int8 if byte_rows > 1 => (byte_rows, CHUNK_BYTES_TILES),
-        FrozenPrecision::Int8 => (tile, CHUNK_BYTES_INT8),
-        FrozenPrecision::F32 | FrozenPrecision::Bf16 if weights > NEAR_WEIGHTS => (tile, weights / WEIGHTS_OVER_CHUNK),
-        FrozenPrecision::F32 | FrozenPrecision::Bf16 => (tile, cache::second_level() / CHUNK_SHARE),
-    };
-    (bytes_at_a_time / widest).clamp(2 * tile, CHUNK_ROWS).next_multiple_of(tile)
 }
 
 /// Places the buffers of a chunk.

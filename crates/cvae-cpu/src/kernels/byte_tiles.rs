@@ -7,7 +7,8 @@
 
 use super::dense_i8::{DenseI8, dense_i8, finish};
 use super::tiles::{ROWS, Unit};
-use crate::simd::int8::{ByteProduct, GROUP, Int8};
+use crate::simd::byte_product::ByteProduct;
+use crate::simd::int8::{GROUP, Int8};
 
 /// Groups that a tile contracts.
 pub(crate) const GROUPS: usize = 16;
@@ -70,7 +71,7 @@ pub(crate) unsafe fn dense_i8_tiles<S: Int8, P: ByteProduct<S>, U: ByteUnit>(q: 
                     U::multiply::<1>(&chain);
                 }
             }
-            finish::<S>(q, panel);
+            finish::<S, 2>(q, 0..q.rows, panel);
         }
         U::leave();
     }

@@ -4,18 +4,19 @@
 //! groups of four inputs. Sums are exact, and what follows them is written in plain arithmetic without fused
 //! operations, so that every instruction set gives the same bits. Formulas: docs/MATH.md, "Eight-bit inference".
 
+use std::ops::Range;
+
 use cvae_core::Activation;
 
 use super::activation::{each_activation, value};
-use super::linear::Tiles;
+use super::dense::write;
+use super::linear::{Tiles, by_rows};
 use crate::simd::Simd;
-use crate::simd::int8::{ByteProduct, GROUP, Int8, MAX_ACTIVATION};
+use crate::simd::byte_product::{ByteProduct, ByteTile};
+use crate::simd::int8::{GROUP, Int8, MAX_ACTIVATION};
 use crate::simd::portable::Portable;
 
-/// Adding it rounds `|v| < 2²²` to the nearest integer, ties to even, and leaves that integer in the low bits.
-const ROUND: f32 = 12_582_912.0;
-
-/// How real values become bytes: `q = clamp(round(inverse · v + zero), 0, 127)`.
+/// How real values become bytes: `q = clamp(round(inverse · v + zero), 0, 127)`, and 0 for NaN.
 #[derive(Clone, Copy)]
 pub(crate) struct Quantizer {
     /// One over the step.
@@ -25,14 +26,13 @@ pub(crate) struct Quantizer {
 }
 
 impl Quantizer {
-    /// The bytes of `LANES` values, each as the low byte of its lane. NaN becomes 0.
+    /// The levels of `LANES` values, which [`Int8::store_levels`] rounds and bounds from below.
     #[inline(always)]
     unsafe fn levels<S: Simd>(self, v: S::V) -> S::V {
-        // SAFETY: register operations only.
+        // SAFETY: register operations only. The bound comes first so that NaN passes through.
         unsafe {
             let level = S::add(S::mul(v, S::splat(self.inverse)), S::splat(self.zero));
-            let level = S::min(S::max(level, S::splat(0.0)), S::splat(f32::from(MAX_ACTIVATION)));
-            S::add(level, S::splat(ROUND))
+            S::min(S::splat(f32::from(MAX_ACTIVATION)), level)
         }
     }
 }
@@ -48,13 +48,13 @@ pub(crate) enum Output {
 
 /// Some panels of a layer's outputs for some rows.
 pub(crate) struct DenseI8 {
-    /// `[rows][x_stride]`, whole groups.
+    /// `[rows][x_stride]`, whole pairs of groups.
     pub(crate) x: *const u8,
     pub(crate) x_stride: usize,
     pub(crate) rows: usize,
     /// Groups of inputs.
     pub(crate) groups: usize,
-    /// Groups of a panel: those of the inputs, and zeros.
+    /// Groups of a panel, an even number: those of the inputs, and zeros.
     pub(crate) panel_groups: usize,
     /// `[panel][panel_groups][PW][4]` from panel 0.
     pub(crate) w: *const i8,
@@ -77,43 +77,20 @@ pub(crate) struct DenseI8 {
     pub(crate) sums: *mut i32,
 }
 
-/// Sums of `MR` rows from `row`, one panel.
+/// Sums of `MR` rows from `row`, the first `NR` vectors of a panel.
 #[inline(always)]
-unsafe fn tile<S: Int8, P: ByteProduct<S>, const MR: usize>(q: &DenseI8, row: usize, panel: usize) {
+unsafe fn tile<S: Int8, P: ByteProduct<S>, const MR: usize, const NR: usize>(q: &DenseI8, row: usize, panel: usize) {
     let width = 2 * S::LANES;
     // SAFETY: `DenseI8` promises the rows and the panel, and room for their sums.
     unsafe {
-        let begin = q.start.add(panel * width);
-        let mut acc = [[S::load_sums(begin), S::load_sums(begin.add(S::LANES))]; MR];
-        let mut x = q.x.add(row * q.x_stride);
-        let mut w = q.w.add(panel * q.panel_groups * width * GROUP);
-        for _ in 0..q.groups / 2 {
-            let weights = |w: *const i8| [S::load_weights(w), S::load_weights(w.add(width * GROUP))];
-            let b = [weights(w), weights(w.add(S::LANES * GROUP))];
-            for i in 0..MR {
-                let x = x.add(i * q.x_stride);
-                let a = [S::broadcast(x), S::broadcast(x.add(GROUP))];
-                for j in 0..2 {
-                    acc[i][j] = P::dot_two(acc[i][j], a, b[j]);
-                }
-            }
-            x = x.wrapping_add(2 * GROUP);
-            w = w.wrapping_add(2 * width * GROUP);
-        }
-        if q.groups % 2 == 1 {
-            let b = [S::load_weights(w), S::load_weights(w.add(S::LANES * GROUP))];
-            for i in 0..MR {
-                let a = S::broadcast(x.add(i * q.x_stride));
-                for j in 0..2 {
-                    acc[i][j] = P::dot(acc[i][j], a, b[j]);
-                }
-            }
-        }
-        for i in 0..MR {
-            for j in 0..2 {
-                S::store_sums(q.sums.add((row + i) * width + j * S::LANES), acc[i][j]);
-            }
-        }
+        P::sums::<MR, NR>(&ByteTile {
+            groups: q.groups,
+            x: q.x.add(row * q.x_stride),
+            x_stride: q.x_stride,
+            w: q.w.add(panel * q.panel_groups * width * GROUP),
+            start: q.start.add(panel * width),
+            sums: q.sums.add(row * NR * S::LANES),
+        });
     }
 }
 
@@ -136,38 +113,63 @@ unsafe fn activate<S: Simd>(activation: Activation, a: S::V) -> S::V {
     }
 }
 
-/// Turns the sums of all rows of a panel into results.
+/// Results of a row, vector `j` of the first `NR` of a panel.
 #[inline(always)]
-pub(super) unsafe fn finish<S: Int8>(q: &DenseI8, panel: usize) {
-    let width = 2 * S::LANES;
+unsafe fn result<S: Int8, const NR: usize>(
+    q: &DenseI8,
+    activation: Activation,
+    panel: usize,
+    row: usize,
+    j: usize,
+) -> S::V {
+    let column = (2 * panel + j) * S::LANES;
+    // SAFETY: as for the tile.
+    unsafe {
+        let sums = S::to_floats(S::load_sums(q.sums.add((row * NR + j) * S::LANES)));
+        activate::<S>(activation, S::add(S::mul(sums, S::load(q.scale.add(column))), S::load(q.bias.add(column))))
+    }
+}
+
+/// Turns the sums of `rows`, the first `NR` vectors of a panel, into results.
+#[inline(always)]
+pub(super) unsafe fn finish<S: Int8, const NR: usize>(q: &DenseI8, rows: Range<usize>, panel: usize) {
+    let first = panel * 2 * S::LANES;
+    let activation = match (q.activation, q.output) {
+        // Bytes have no room below 0.
+        (Activation::Relu, Output::Bytes { quantizer: Quantizer { zero: 0.0, .. }, .. }) => Activation::Identity,
+        (activation, _) => activation,
+    };
     // SAFETY: as for the tile; nothing real is written beyond the layer's outputs.
     unsafe {
-        each_activation!(q.activation, A => for j in 0..2 {
-            let column = panel * width + j * S::LANES;
-            let (scale, bias) = (S::load(q.scale.add(column)), S::load(q.bias.add(column)));
-            let result = |row: usize| {
-                let sums = S::to_floats(S::load_sums(q.sums.add(row * width + j * S::LANES)));
-                activate::<S>(A, S::add(S::mul(sums, scale), bias))
-            };
-            match q.output {
-                Output::Bytes { y, stride, quantizer } => {
-                    for row in 0..q.rows {
-                        S::store_bytes(y.add(row * stride + column), quantizer.levels::<S>(result(row)));
+        each_activation!(activation, A => match q.output {
+            Output::Bytes { y, stride, quantizer } => {
+                for row in rows.clone().step_by(2) {
+                    // A last single row is written twice.
+                    let rows = [row, (row + 1).min(rows.end - 1)];
+                    // Nobody reads the bytes of a vector that is left out.
+                    let mut levels = [[S::splat(0.0); 2]; 2];
+                    for i in 0..2 {
+                        for j in 0..NR {
+                            levels[i][j] = quantizer.levels::<S>(result::<S, NR>(q, A, panel, rows[i], j));
+                        }
+                    }
+                    S::store_levels([y.add(rows[0] * stride + first), y.add(rows[1] * stride + first)], levels);
+                }
+            }
+            Output::Real { y, stride } if first + NR * S::LANES <= q.units => {
+                for row in rows {
+                    for j in 0..NR {
+                        S::store(y.add(row * stride + first + j * S::LANES), result::<S, NR>(q, A, panel, row, j));
                     }
                 }
-                Output::Real { y, stride } if column + S::LANES <= q.units => {
-                    for row in 0..q.rows {
-                        S::store(y.add(row * stride + column), result(row));
+            }
+            Output::Real { y, stride } => {
+                for row in rows {
+                    for at in (0..NR * S::LANES).step_by(S::LANES).take_while(|at| first + at < q.units) {
+                        let v = result::<S, NR>(q, A, panel, row, at / S::LANES);
+                        write::<S>(y.add(row * stride + first + at), q.units - first - at, v);
                     }
                 }
-                Output::Real { y, stride } if column < q.units => {
-                    for row in 0..q.rows {
-                        let mut lanes = [0.0; 16];
-                        S::store(lanes.as_mut_ptr(), result(row));
-                        y.add(row * stride + column).copy_from_nonoverlapping(lanes.as_ptr(), q.units - column);
-                    }
-                }
-                Output::Real { .. } => {}
             }
         });
     }
@@ -190,32 +192,43 @@ pub(crate) unsafe fn dense_i8<S: Int8, P: ByteProduct<S>, J: ByteProduct<S>>(q: 
     }
 }
 
+/// Rows that a layer is best at: whole tiles of two vectors, and of one.
+pub(crate) const fn rows<S: Int8, P: ByteProduct<S>>() -> usize {
+    2 * P::TILE
+}
+
+/// Takes rows through the first `$vectors` vectors of a panel, up to `$max` rows at a time.
+macro_rules! by_tiles {
+    ($S:ident, $P:ident, $vectors:literal, $max:expr, $q:expr, $rows:expr, $panel:expr) => {{
+        let rows = $rows;
+        let mut tiles = Tiles::new(rows.len(), $max);
+        while let Some((row, count)) = tiles.next() {
+            by_rows!(count, $max, tile[$P], $vectors, $q, rows.start + row, $panel);
+        }
+        finish::<$S, $vectors>($q, rows, $panel);
+    }};
+}
+
 #[inline(always)]
 unsafe fn by_panels<S: Int8, P: ByteProduct<S>>(q: &DenseI8) {
-    for panel in q.panels.0..q.panels.1 {
-        let mut tiles = Tiles::new(q.rows, P::TILE);
-        while let Some((row, rows)) = tiles.next() {
-            // SAFETY: the tile lies inside the rows and panels.
+    // A row of floats is a page of memory or so: few at a time, lest every panel miss the translations of all of them.
+    let block = match q.output {
+        Output::Bytes { .. } => q.rows,
+        Output::Real { .. } => rows::<S, P>(),
+    };
+    for first in (0..q.rows).step_by(block) {
+        let rows = first..(first + block).min(q.rows);
+        for panel in q.panels.0..q.panels.1 {
+            let half = (2 * panel + 1) * S::LANES >= q.units;
+            // SAFETY: the caller promises the rows and panels.
             unsafe {
-                match rows {
-                    1 => tile::<S, P, 1>(q, row, panel),
-                    2 => tile::<S, P, 2>(q, row, panel),
-                    3 => tile::<S, P, 3>(q, row, panel),
-                    4 => tile::<S, P, 4>(q, row, panel),
-                    5 if P::TILE >= 5 => tile::<S, P, 5>(q, row, panel),
-                    6 if P::TILE >= 6 => tile::<S, P, 6>(q, row, panel),
-                    7 if P::TILE >= 7 => tile::<S, P, 7>(q, row, panel),
-                    8 if P::TILE >= 8 => tile::<S, P, 8>(q, row, panel),
-                    9 if P::TILE >= 9 => tile::<S, P, 9>(q, row, panel),
-                    10 if P::TILE >= 10 => tile::<S, P, 10>(q, row, panel),
-                    11 if P::TILE >= 11 => tile::<S, P, 11>(q, row, panel),
-                    12 if P::TILE >= 12 => tile::<S, P, 12>(q, row, panel),
-                    _ => unreachable!("a tile has 1 to {} rows", P::TILE),
+                if half && P::HALF_TILE > 0 {
+                    by_tiles!(S, P, 1, P::HALF_TILE, q, rows.clone(), panel);
+                } else {
+                    by_tiles!(S, P, 2, P::TILE, q, rows.clone(), panel);
                 }
             }
         }
-        // SAFETY: the sums of the panel are complete.
-        unsafe { finish::<S>(q, panel) };
     }
 }
 
@@ -238,18 +251,36 @@ pub(crate) struct Quantize {
 /// Pointers as [`Quantize`] documents; the instruction set of `S`.
 #[inline(always)]
 pub(crate) unsafe fn quantize<S: Int8>(q: &Quantize) {
-    let whole = q.width - q.width % S::LANES;
+    let block = 4 * S::LANES;
+    let whole = q.width - q.width % block;
     for row in 0..q.rows {
         // SAFETY: the caller promises the rows; what is left of one passes through an array.
         unsafe {
             let (x, y) = (q.x.add(row * q.x_stride), q.y.add(row * q.stride));
-            for at in (0..whole).step_by(S::LANES) {
-                S::store_bytes(y.add(at), q.quantizer.levels::<S>(S::load(x.add(at))));
+            for at in (0..whole).step_by(block) {
+                quantize_block::<S>(q.quantizer, x.add(at), y.add(at));
             }
-            let (mut floats, mut bytes) = ([0.0; 16], [0; 16]);
-            floats.as_mut_ptr().copy_from_nonoverlapping(x.add(whole), q.width - whole);
-            S::store_bytes(bytes.as_mut_ptr(), q.quantizer.levels::<S>(S::load(floats.as_ptr())));
-            y.add(whole).copy_from_nonoverlapping(bytes.as_ptr(), q.width - whole);
+            if whole < q.width {
+                let (mut floats, mut bytes) = ([0.0; 64], [0; 64]);
+                floats.as_mut_ptr().copy_from_nonoverlapping(x.add(whole), q.width - whole);
+                quantize_block::<S>(q.quantizer, floats.as_ptr(), bytes.as_mut_ptr());
+                y.add(whole).copy_from_nonoverlapping(bytes.as_ptr(), q.width - whole);
+            }
         }
+    }
+}
+
+/// Four vectors of floats to bytes.
+#[inline(always)]
+unsafe fn quantize_block<S: Int8>(quantizer: Quantizer, x: *const f32, y: *mut u8) {
+    // SAFETY: the caller promises the floats, and as many bytes.
+    unsafe {
+        let mut levels = [[S::splat(0.0); 2]; 2];
+        for i in 0..2 {
+            for j in 0..2 {
+                levels[i][j] = quantizer.levels::<S>(S::load(x.add((2 * i + j) * S::LANES)));
+            }
+        }
+        S::store_levels([y, y.add(2 * S::LANES)], levels);
     }
 }

@@ -23,7 +23,7 @@ use crate::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::amx::Amx;
 use crate::simd::bf16::Bf16;
-use crate::simd::int8::{Joint, Plain};
+use crate::simd::byte_product::{Joint, Plain};
 
 /// The kernels of one instruction set and the geometry they assume.
 pub(crate) struct Kernels {
@@ -51,6 +51,8 @@ pub(crate) struct Kernels {
     pub(crate) dense_i8_names: [&'static str; 2],
     /// `dense_i8` may read and write as many rows as a multiple of this, whatever those beyond its own hold.
     pub(crate) byte_rows: usize,
+    /// Rows that `dense_i8` takes at a time.
+    pub(crate) byte_tile: usize,
     /// Panels of `dense_i8` have a multiple of as many groups.
     pub(crate) byte_groups: usize,
     pub(crate) quantize: unsafe fn(&Quantize),
@@ -128,7 +130,8 @@ macro_rules! level {
                 dense_i8: dense_layer_i8,
                 dense_i8_names: ["dense_i8", "dense_i8, joint groups"],
                 byte_rows: 1,
-                byte_groups: 1,
+                byte_tile: dense_i8::rows::<$simd, Joint>(),
+                byte_groups: 2,
                 quantize,
                 rounded: None,
             };
@@ -280,6 +283,7 @@ pub(crate) mod emulated_byte_tiles {
         dense_i8,
         dense_i8_names: ["dense_i8, emulated tiles"; 2],
         byte_rows: BLOCK_ROWS,
+        byte_tile: BLOCK_ROWS,
         byte_groups: GROUPS,
         ..portable16::KERNELS
     };
@@ -289,10 +293,10 @@ pub(crate) mod emulated_byte_tiles {
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni {
     use super::{Amx, BLOCK_ROWS, DenseI8, GROUPS, Kernels, avx2, avx512, dense_i8_tiles};
-    use crate::kernels::dense_i8::dense_i8;
+    use crate::kernels::dense_i8::{dense_i8, rows};
     use crate::simd::avx2::Avx2;
     use crate::simd::avx512::Avx512;
-    use crate::simd::int8::Vnni;
+    use crate::simd::byte_product::Vnni;
 
     const NAMES: [&str; 2] = ["dense_i8, vpdpbusd"; 2];
 
@@ -321,14 +325,21 @@ pub(crate) mod vnni {
     }
 
     /// The AVX2 level with AVX-VNNI.
-    pub(crate) static AVX2: Kernels = Kernels { dense_i8: dense_i8_avx2, dense_i8_names: NAMES, ..avx2::KERNELS };
+    pub(crate) static AVX2: Kernels =
+        Kernels { dense_i8: dense_i8_avx2, dense_i8_names: NAMES, byte_tile: rows::<Avx2, Vnni>(), ..avx2::KERNELS };
     /// The AVX-512 level with AVX-512 VNNI.
-    pub(crate) static AVX512: Kernels = Kernels { dense_i8: dense_i8_avx512, dense_i8_names: NAMES, ..avx512::KERNELS };
+    pub(crate) static AVX512: Kernels = Kernels {
+        dense_i8: dense_i8_avx512,
+        dense_i8_names: NAMES,
+        byte_tile: rows::<Avx512, Vnni>(),
+        ..avx512::KERNELS
+    };
     /// The same with AMX-INT8.
     pub(crate) static AMX: Kernels = Kernels {
         dense_i8: dense_i8_amx,
         dense_i8_names: ["dense_i8, tdpbusd"; 2],
         byte_rows: BLOCK_ROWS,
+        byte_tile: BLOCK_ROWS,
         byte_groups: GROUPS,
         ..avx512::KERNELS
     };

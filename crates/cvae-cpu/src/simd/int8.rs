@@ -4,6 +4,7 @@
 //! products then fits 16 bits, which is as much as AVX2 and AVX-512 BW hold between their two multiplications.
 
 use super::Simd;
+use super::byte_product::{ByteProduct, ByteTile, Joint, Plain, sums};
 use super::portable::Portable;
 
 /// Largest quantised activation.
@@ -12,6 +13,9 @@ pub(crate) const MAX_ACTIVATION: u8 = 127;
 pub(crate) const GROUP: usize = 4;
 /// Most that the magnitudes of the four weights may add to whose products [`Int8::dot_joint`] sums in 16 bits.
 pub(crate) const JOINT_WEIGHTS: u16 = i16::MAX as u16 / MAX_ACTIVATION as u16;
+
+/// Adding it rounds `|v| < 2²²` to the nearest integer, ties to even, and leaves that integer in the low bits.
+const ROUND: f32 = 12_582_912.0;
 
 /// Whether the weights of an output are small enough for [`Int8::dot_joint`].
 pub(crate) fn joint(row: &[i8]) -> bool {
@@ -37,6 +41,8 @@ pub(crate) trait Int8: Simd {
     const BYTE_TILE: usize;
     /// The same for products of two groups.
     const JOINT_TILE: usize;
+    /// Rows of a tile of one vector for products of two groups; 0 where none is worth its while.
+    const JOINT_HALF_TILE: usize = 0;
 
     unsafe fn load_sums(p: *const i32) -> Self::A;
     unsafe fn store_sums(p: *mut i32, a: Self::A);
@@ -52,63 +58,18 @@ pub(crate) trait Int8: Simd {
         // SAFETY: as for the caller.
         unsafe { <Plain as ByteProduct<Self>>::dot_two(sums, x, w) }
     }
+    /// As [`ByteProduct::sums`] for [`Joint`].
+    #[inline(always)]
+    unsafe fn joint_sums<const MR: usize, const NR: usize>(tile: &ByteTile) {
+        // SAFETY: as for the caller.
+        unsafe { sums::<Self, Joint, MR, NR>(tile) }
+    }
     /// The nearest floats, ties to even.
     unsafe fn to_floats(sums: Self::A) -> Self::V;
-    /// Stores the low byte of each lane.
-    unsafe fn store_bytes(p: *mut u8, v: Self::V);
+    /// Stores `2 · LANES` levels of each of two rows as bytes: the nearest integers, ties to even, where values below 0 and
+    /// NaN become 0. None is above [`MAX_ACTIVATION`].
+    unsafe fn store_levels(rows: [*mut u8; 2], levels: [[Self::V; 2]; 2]);
 }
-
-/// How groups of bytes are multiplied and added; every way gives the same sums.
-///
-/// # Safety
-/// As for [`Int8`], and whatever instructions the implementing type is named after.
-pub(crate) trait ByteProduct<S: Int8> {
-    /// Rows of the register tile.
-    const TILE: usize = S::BYTE_TILE;
-
-    /// As [`Int8::dot`].
-    unsafe fn dot(sums: S::A, x: S::B, w: S::B) -> S::A;
-    /// As [`Int8::dot`] for two groups.
-    #[inline(always)]
-    unsafe fn dot_two(sums: S::A, x: [S::B; 2], w: [S::B; 2]) -> S::A {
-        // SAFETY: as for the caller.
-        unsafe { Self::dot(Self::dot(sums, x[0], w[0]), x[1], w[1]) }
-    }
-}
-
-/// With the instructions of the level itself.
-pub(crate) struct Plain;
-
-impl<S: Int8> ByteProduct<S> for Plain {
-    #[inline(always)]
-    unsafe fn dot(sums: S::A, x: S::B, w: S::B) -> S::A {
-        // SAFETY: as for the caller.
-        unsafe { S::dot(sums, x, w) }
-    }
-}
-
-/// As [`Plain`] for weights that are [`joint`]: two groups are added before they are widened.
-pub(crate) struct Joint;
-
-impl<S: Int8> ByteProduct<S> for Joint {
-    const TILE: usize = S::JOINT_TILE;
-
-    #[inline(always)]
-    unsafe fn dot(sums: S::A, x: S::B, w: S::B) -> S::A {
-        // SAFETY: as for the caller.
-        unsafe { S::dot(sums, x, w) }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_two(sums: S::A, x: [S::B; 2], w: [S::B; 2]) -> S::A {
-        // SAFETY: as for the caller, who promises joint weights.
-        unsafe { S::dot_joint(sums, x, w) }
-    }
-}
-
-/// With `vpdpbusd`: AVX-512 VNNI on 512-bit vectors, AVX-VNNI on 256-bit ones.
-#[cfg(target_arch = "x86_64")]
-pub(crate) struct Vnni;
 
 impl<const N: usize, const TILE: usize> Int8 for Portable<N, TILE> {
     type A = [i32; N];
@@ -152,9 +113,12 @@ impl<const N: usize, const TILE: usize> Int8 for Portable<N, TILE> {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(p: *mut u8, v: Self::V) {
-        // SAFETY: the caller promises `N` writable bytes.
-        unsafe { p.cast::<[u8; N]>().write(v.map(|lane| lane.to_bits() as u8)) }
+    unsafe fn store_levels(rows: [*mut u8; 2], levels: [[Self::V; 2]; 2]) {
+        let byte = |level: f32| (if level > 0.0 { level } else { 0.0 } + ROUND).to_bits() as u8;
+        for (row, levels) in rows.into_iter().zip(levels) {
+            // SAFETY: the caller promises `2 · N` writable bytes.
+            unsafe { row.cast::<[[u8; N]; 2]>().write(levels.map(|levels| levels.map(byte))) }
+        }
     }
 }
 
@@ -162,9 +126,11 @@ impl<const N: usize, const TILE: usize> Int8 for Portable<N, TILE> {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{ByteProduct, Int8, Vnni};
+    use super::Int8;
     use crate::simd::avx2::Avx2;
     use crate::simd::avx512::Avx512;
+    use crate::simd::byte_product::{ByteProduct, ByteTile, Joint, Vnni, sums};
+    use crate::simd::joint;
 
     // SAFETY (all blocks of this impl): the caller promises AVX2 and valid pointers; see `Int8`.
     impl Int8 for Avx2 {
@@ -172,6 +138,7 @@ mod x86 {
         type B = __m256i;
         const BYTE_TILE: usize = 6;
         const JOINT_TILE: usize = 4;
+        const JOINT_HALF_TILE: usize = 8;
 
         #[inline(always)]
         unsafe fn load_sums(p: *const i32) -> __m256i {
@@ -216,18 +183,35 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn joint_sums<const MR: usize, const NR: usize>(tile: &ByteTile) {
+            // SAFETY: see the impl; the tile is there by promise.
+            unsafe {
+                match (MR, NR) {
+                    (Self::JOINT_TILE, 2) => joint::four_rows(tile),
+                    (Self::JOINT_HALF_TILE, 1) => joint::eight_rows(tile),
+                    _ => sums::<Self, Joint, MR, NR>(tile),
+                }
+            }
+        }
+
+        #[inline(always)]
         unsafe fn to_floats(sums: __m256i) -> __m256 {
             // SAFETY: see the impl.
             unsafe { _mm256_cvtepi32_ps(sums) }
         }
 
         #[inline(always)]
-        unsafe fn store_bytes(p: *mut u8, v: __m256) {
-            // SAFETY: see the impl; eight bytes are written.
+        unsafe fn store_levels(rows: [*mut u8; 2], levels: [[__m256; 2]; 2]) {
+            // SAFETY: see the impl; sixteen bytes of each row are written. What is not in the range of integers becomes
+            // the least of them, and saturation makes 0 of all that is below.
             unsafe {
-                let low = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0xFF));
-                let words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
-                _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
+                let low = _mm256_packs_epi32(_mm256_cvtps_epi32(levels[0][0]), _mm256_cvtps_epi32(levels[0][1]));
+                let high = _mm256_packs_epi32(_mm256_cvtps_epi32(levels[1][0]), _mm256_cvtps_epi32(levels[1][1]));
+                let bytes = _mm256_packus_epi16(low, high);
+                // Packing has left the lower and the upper half of every vector in a half of its own.
+                let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+                _mm_storeu_si128(rows[0].cast(), _mm256_castsi256_si128(bytes));
+                _mm_storeu_si128(rows[1].cast(), _mm256_extracti128_si256::<1>(bytes));
             }
         }
     }
@@ -304,9 +288,16 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn store_bytes(p: *mut u8, v: __m512) {
-            // SAFETY: see the impl; sixteen bytes are written.
-            unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(v))) }
+        unsafe fn store_levels(rows: [*mut u8; 2], levels: [[__m512; 2]; 2]) {
+            // SAFETY: see the impl; thirty-two bytes of each row are written. The zero comes second so that NaN becomes it.
+            unsafe {
+                for i in 0..2 {
+                    for j in 0..2 {
+                        let level = _mm512_cvtps_epi32(_mm512_max_ps(levels[i][j], _mm512_setzero_ps()));
+                        _mm_storeu_si128(rows[i].add(16 * j).cast(), _mm512_cvtepi32_epi8(level));
+                    }
+                }
+            }
         }
     }
 }
@@ -363,12 +354,15 @@ mod arm {
         }
 
         #[inline(always)]
-        unsafe fn store_bytes(p: *mut u8, v: Self::V) {
-            // SAFETY: see the impl; the array has room for a vector.
+        unsafe fn store_levels(rows: [*mut u8; 2], levels: [[Self::V; 2]; 2]) {
+            // SAFETY: see the impl; the arrays have room for the vectors.
             unsafe {
-                let mut lanes = [0.0; 4];
-                Self::store(lanes.as_mut_ptr(), v);
-                Plain::store_bytes(p, lanes);
+                let floats = |level: Self::V| {
+                    let mut lanes = [0.0; 4];
+                    Self::store(lanes.as_mut_ptr(), level);
+                    lanes
+                };
+                Plain::store_levels(rows, levels.map(|levels| levels.map(floats)));
             }
         }
     }

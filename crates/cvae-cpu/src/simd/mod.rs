@@ -2,6 +2,7 @@
 //!
 //! Kernels are generic over [`Simd`] and marked `#[inline(always)]`; they become real code only inside the
 //! `#[target_feature]` entry points of [`crate::kernels::table`], where every intrinsic inlines.
+#![allow(clippy::needless_range_loop, reason = "plain counted loops over constant bounds keep the tile in registers")]
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
@@ -10,7 +11,10 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 pub(crate) mod bf16;
+pub(crate) mod byte_product;
 pub(crate) mod int8;
+#[cfg(target_arch = "x86_64")]
+mod joint;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 pub(crate) mod portable;
