@@ -44,6 +44,7 @@ mod schedule;
 mod simd;
 mod spectral;
 mod team;
+mod weight_grad;
 
 pub use backend::{CpuBackend, Level};
 pub use frozen::{

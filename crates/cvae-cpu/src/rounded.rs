@@ -287,7 +287,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Runs `q`, the gradient of panel `panel` of `weight` by `pairs`, and rounds the weights that it changes.
+    /// Runs `q`, the gradient of panel `panel` of `weight` by `pairs` from batch panel `batch_panel` on, and rounds the weights
+    /// that it changes.
     ///
     /// # Safety
     /// Pointers as [`WeightGrad`] documents, which has the floats of the same pairs.
@@ -296,6 +297,7 @@ impl Worker<'_> {
         q: &WeightGrad<'_>,
         (weight, panel): (ParamId, usize),
         pairs: &[(ValueId, ValueId)],
+        batch_panel: usize,
     ) {
         // SAFETY: the caller's promise; this thread alone has its scratch and the panel.
         unsafe {
@@ -311,11 +313,11 @@ impl Worker<'_> {
                     columns: std::ptr::null_mut(),
                     pairs: p,
                 });
-                let a = self.rounded_at(values.columns, self.value(*whole), 0, 0);
+                let a = self.rounded_at(values.columns, self.value(*whole), batch_panel, 0);
                 operands[index] = Pair { a: a.cast_const(), a_stride: floats.a_stride, p: p.cast_const() };
             }
             let operands = &mut operands[..q.pairs.len()];
-            if matches!(q.rule, Rule::Store) {
+            if matches!(q.rule, Rule::Store) || !q.sums.ends {
                 return (kernels.weight_grad)(&q.of(operands));
             }
             let (width, mut squares) = (self.width(), 0.0);
@@ -324,7 +326,8 @@ impl Worker<'_> {
                 let mut part = 0.0;
                 let square_sum = if q.square_sum.is_null() { q.square_sum } else { &raw mut part };
                 let (w, moments) = (q.w.add(row * width), q.moments.add(row * 2 * width));
-                (kernels.weight_grad)(&WeightGrad { rows, w, moments, square_sum, ..q.of(operands) });
+                let sums = q.sums.from(row * width);
+                (kernels.weight_grad)(&WeightGrad { rows, sums, w, moments, square_sum, ..q.of(operands) });
                 self.params.round_rows(self.kernels, weight, panel, row..row + rows);
                 squares += part;
                 for pair in &mut *operands {
@@ -352,13 +355,13 @@ mod tests {
     use crate::kernels::table::{self, Kernels};
 
     const WIDTHS: [usize; 4] = [139, 70, 33, 5];
-    const ROWS: usize = 45;
 
-    /// Losses, parameters after some steps, and reconstructions of as many rows as are taken apart by threads.
-    fn train(kernels: &'static Kernels, threads: usize, clip: Option<f64>) -> [Vec<f32>; 3] {
+    /// Losses, parameters after some steps of up to `batch` rows, and reconstructions of as many rows as are taken apart by
+    /// threads.
+    fn train(kernels: &'static Kernels, threads: usize, clip: Option<f64>, batch: usize) -> [Vec<f32>; 3] {
         let spec = ModelSpec::mlp(&WIDTHS, Activation::Gelu, Activation::Identity).unwrap();
         let optimizer = OptimizerSpec { clip_norm: clip, ..OptimizerSpec::adam(1e-3) };
-        let plan = Arc::new(Plan::new(spec, Objective::collapsed(0.1, 1e-2), optimizer, 5, ROWS).unwrap());
+        let plan = Arc::new(Plan::new(spec, Objective::collapsed(0.1, 1e-2), optimizer, 5, batch).unwrap());
         let mut model = CpuExecutable::new(Arc::clone(&plan), Level::ScalarBf16, kernels, threads, false).unwrap();
         model.write(State::Params, &plan.params.initial(Initializer::Torch, 3)).unwrap();
         let mut rows = vec![0.0; 320 * WIDTHS[0]];
@@ -366,7 +369,7 @@ mod tests {
             Noise::new(7, Stream::Data, 0).uniform(row as u32, out);
         }
         let mut losses = vec![];
-        for count in [ROWS, 16, 3, ROWS] {
+        for count in [batch, 16, 3, batch] {
             model.train_step(&Batch::host(&rows[..count * WIDTHS[0]])).unwrap();
             losses.push(model.losses().unwrap().total() as f32);
         }
@@ -379,9 +382,10 @@ mod tests {
 
     #[test]
     fn tiles_train_as_pairs_do() {
-        for clip in [None, Some(0.1)] {
-            let expected = train(&table::portable_bf16::KERNELS, 1, clip);
-            let found = train(&table::emulated_tiles::KERNELS, 1, clip);
+        // 300 rows are more than weight gradients take at a time.
+        for (clip, batch) in [(None, 45), (Some(0.1), 45), (None, 300), (Some(0.1), 300)] {
+            let expected = train(&table::portable_bf16::KERNELS, 1, clip, batch);
+            let found = train(&table::emulated_tiles::KERNELS, 1, clip, batch);
             for (what, (found, expected)) in ["losses", "parameters", "rows"].iter().zip(found.iter().zip(&expected)) {
                 let squares =
                     |of: &dyn Fn(usize) -> f32| (0..found.len()).map(|i| f64::from(of(i)).powi(2)).sum::<f64>();
@@ -389,7 +393,7 @@ mod tests {
                 assert!(error < 1e-3, "{what}: {error:e}");
             }
             for threads in [2, 3, 7] {
-                assert!(train(&table::emulated_tiles::KERNELS, threads, clip) == found, "{threads} threads");
+                assert!(train(&table::emulated_tiles::KERNELS, threads, clip, batch) == found, "{threads} threads");
             }
         }
     }

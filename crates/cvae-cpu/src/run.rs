@@ -9,14 +9,15 @@ use crate::elements::element;
 use crate::kernels::element::Block;
 use crate::kernels::gather::{BatchMajor, Gather, Source};
 use crate::kernels::linear::{Expand, Partial, Reduce};
-use crate::kernels::linear_grad::{BiasGrad, Pair, WeightGrad};
+use crate::kernels::linear_grad::BiasGrad;
 use crate::kernels::optimizer::Rule;
 use crate::kernels::table::Kernels;
 use crate::params::Params;
 use crate::pool::{Barrier, Turn};
 use crate::profile::Clock;
-use crate::schedule::{MAX_PAIRS, Phase, Schedule, Step, Value};
+use crate::schedule::{Phase, Schedule, Step, Value};
 use crate::team::{self, Member, Nodes, part};
+use crate::weight_grad::Term;
 
 /// Rows of the contraction that stay in the first-level cache while batch panels pass by; twice as many halves.
 const CONTRACTION_BLOCK: usize = 128;
@@ -84,7 +85,7 @@ impl Worker<'_> {
                     }
                     Phase::Elements { like, steps } => self.elements(pass, *like, steps),
                     Phase::WeightGrad { pairs, bias_grad, weight, bias, decay, norms: [weight_norm, bias_norm] } => {
-                        self.weight_grad(pass, pairs, *weight, *decay, *weight_norm);
+                        self.weight_grad(pass, pairs, &Term { weight: *weight, decay: *decay, norm: *weight_norm });
                         if let Some(bias) = bias {
                             self.bias_grad(pass, *bias_grad, *bias, *decay, *bias_norm);
                         }
@@ -308,64 +309,6 @@ impl Worker<'_> {
         }
     }
 
-    unsafe fn weight_grad(
-        &self,
-        pass: &Pass,
-        pairs: &[(ValueId, ValueId)],
-        weight: ParamId,
-        decay: f64,
-        norm: Option<usize>,
-    ) {
-        let (slot, width) = (self.params.slot(weight), self.width());
-        let Some((_, split)) = pairs.first() else { return };
-        let mut operands = [Pair { a: std::ptr::null(), a_stride: 0, p: std::ptr::null() }; MAX_PAIRS];
-        for panel in self.home(self.value(*split)) {
-            // SAFETY: the panels of the split values and of the weight are this thread's; the other operands are
-            // complete. The scratch has a panel for every pair.
-            unsafe {
-                for (index, (whole, split)) in pairs.iter().enumerate() {
-                    let whole = self.value(*whole);
-                    let p = self.batch_major(pass, *split, panel, index);
-                    operands[index] = Pair { a: self.at(whole, 0, 0), a_stride: whole.stride, p };
-                }
-                let row = slot.row(panel, 0, width);
-                let product = WeightGrad {
-                    pairs: &operands[..pairs.len()],
-                    batch: pass.rows,
-                    w: self.params.w.at(row),
-                    moments: self.params.moments.at(slot.moment_row(panel, 0, width)),
-                    grad: self.params.grads.as_ref().map_or(std::ptr::null_mut(), |grads| grads.at(row)),
-                    rows: slot.rows,
-                    decay: decay as f32,
-                    square_sum: norm_slot(pass, norm, panel),
-                    rule: pass.rule,
-                };
-                self.weight_grad_product(&product, (weight, panel), pairs);
-            }
-        }
-    }
-
-    /// A panel of a split value, `[rows][PW]`: the input has it already, others go to scratch panel `index`.
-    unsafe fn batch_major(&self, pass: &Pass, id: ValueId, panel: usize, index: usize) -> *const f32 {
-        let (value, width) = (self.value(id), self.width());
-        let rows = self.schedule.padded_rows * width;
-        if matches!(self.schedule.phases.first(), Some(Phase::Gather { value }) if *value == id) {
-            // SAFETY: the gathered input has a batch-major panel for each of its panels.
-            return unsafe { self.arena.add(self.schedule.input_rows + panel * rows) };
-        }
-        // SAFETY: the schedule reserves a scratch panel for every pair.
-        unsafe {
-            let batch_major = self.scratch().add(index * rows);
-            (self.kernels.batch_major)(&BatchMajor {
-                feature_major: self.at(value, 0, panel * width),
-                stride: value.stride,
-                batch: pass.rows,
-                batch_major,
-            });
-            batch_major
-        }
-    }
-
     unsafe fn bias_grad(&self, pass: &Pass, grad: ValueId, bias: ParamId, decay: f64, norm: Option<usize>) {
         let (value, slot, width) = (self.value(grad), self.params.slot(bias), self.width());
         for panel in self.home(value) {
@@ -411,7 +354,7 @@ impl Worker<'_> {
 }
 
 /// Where the square sum of one panel of a parameter goes; null if the objective has no such term.
-fn norm_slot(pass: &Pass, first: Option<usize>, panel: usize) -> *mut f64 {
+pub(crate) fn norm_slot(pass: &Pass, first: Option<usize>, panel: usize) -> *mut f64 {
     // SAFETY: the schedule counts a slot per panel.
     first.map_or(std::ptr::null_mut(), |first| unsafe { pass.losses.add(first + panel) })
 }

@@ -13,7 +13,9 @@ use cvae_core::{Graph, Op, ParamId, Term, ValueId};
 use crate::arena::Offsets;
 use crate::elements::Class;
 use crate::rounded::RoundedValues;
+use crate::spectral;
 use crate::team::{self, Member};
+use crate::weight_grad::sums_scratch;
 
 /// Most pairs of values that make up a weight's gradient.
 pub(crate) const MAX_PAIRS: usize = 32;
@@ -107,6 +109,8 @@ pub(crate) struct Schedule {
     /// Offset of each thread's scratch panels, `[pair][rows][PW]`.
     pub(crate) scratch: usize,
     pub(crate) scratch_stride: usize,
+    /// Offset of unfinished gradients in a thread's scratch.
+    pub(crate) sums: usize,
     /// Floats of the arena.
     pub(crate) arena: usize,
     pub(crate) losses: Vec<LossSlots>,
@@ -237,8 +241,10 @@ impl Schedule {
             Op::LinearGradWeight { extra, .. } => 1 + extra.len(),
             _ => 1,
         });
-        let panels_of_pairs = padded_rows * width * pairs.max().unwrap_or(1);
-        let scratch_stride = panels_of_pairs.max(spectral_scratch(graph, width)).next_multiple_of(16);
+        let sums = padded_rows * width * pairs.max().unwrap_or(1);
+        let widest = values.iter().map(|value| value.width).max().unwrap_or(0);
+        let gradients = sums + sums_scratch(rows, widest, width);
+        let scratch_stride = gradients.max(spectral::scratch(graph, width)).next_multiple_of(16);
         let scratch = offsets.take(scratch_stride * threads);
         let mut b = Builder {
             graph,
@@ -262,6 +268,7 @@ impl Schedule {
             input_rows,
             scratch,
             scratch_stride,
+            sums,
             arena: offsets.len(),
             losses: b.losses,
             norms: b.norms,
@@ -271,20 +278,6 @@ impl Schedule {
             rounded: None,
         }
     }
-}
-
-/// Floats of scratch that the search for a singular value needs: its two vectors, in whole panels, and a panel.
-fn spectral_scratch(graph: &Graph, width: usize) -> usize {
-    if !graph.ops.iter().any(|op| matches!(op, Op::SpectralScale { .. })) {
-        return 0;
-    }
-    let vectors = graph.ops.iter().map(|op| match *op {
-        Op::Linear { input, output, .. } => {
-            [input, output].map(|id| graph.size(id).next_multiple_of(width)).iter().sum()
-        }
-        _ => 0,
-    });
-    vectors.max().unwrap_or(0) + width
 }
 
 impl Builder<'_> {

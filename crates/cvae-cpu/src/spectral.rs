@@ -3,7 +3,7 @@
 //! Every thread runs the whole power iteration for itself, in one order, and writes the panels it owns: the bits do
 //! not depend on the number of threads.
 
-use cvae_core::{Noise, ParamId, Stream, ValueId};
+use cvae_core::{Graph, Noise, Op, ParamId, Stream, ValueId};
 
 use crate::coupled::{Grid, Share};
 use crate::run::{Pass, Worker};
@@ -13,6 +13,20 @@ pub(crate) struct Outputs {
     pub(crate) scale: ValueId,
     pub(crate) left: Option<ValueId>,
     pub(crate) right: Option<ValueId>,
+}
+
+/// Floats of scratch that the search for a singular value needs: its two vectors, in whole panels, and a panel.
+pub(crate) fn scratch(graph: &Graph, width: usize) -> usize {
+    if !graph.ops.iter().any(|op| matches!(op, Op::SpectralScale { .. })) {
+        return 0;
+    }
+    let vectors = graph.ops.iter().map(|op| match *op {
+        Op::Linear { input, output, .. } => {
+            [input, output].map(|id| graph.size(id).next_multiple_of(width)).iter().sum()
+        }
+        _ => 0,
+    });
+    vectors.max().unwrap_or(0) + width
 }
 
 /// A weight as panels, `[panel][row][lane]`.

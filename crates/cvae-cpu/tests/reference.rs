@@ -142,6 +142,23 @@ fn shapes() {
     }
 }
 
+/// Weight gradients take 256 rows at a time; layers as wide as the last fill what is kept of them with one panel.
+#[test]
+fn batches_of_several_blocks() {
+    let contractive = Objective { jacobian: Jacobian::Contractive { weight: 0.1 }, ..Objective::default() };
+    for rows in [256, 257, 600] {
+        for (widths, objective) in [
+            (vec![70, 300, 20], Objective::collapsed(0.1, 1e-3)),
+            (vec![70, 300, 20], contractive.clone()),
+            (vec![20, 1100, 3], Objective::collapsed(0.1, 1e-3)),
+        ] {
+            let spec = ModelSpec::mlp(&widths, Activation::Tanh, Activation::Identity).unwrap();
+            let plan = Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, rows).unwrap();
+            check(&Arc::new(plan), rows, &format!("{widths:?}"));
+        }
+    }
+}
+
 #[test]
 fn activations_and_terms() {
     let reconstructions = [

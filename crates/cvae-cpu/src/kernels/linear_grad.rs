@@ -16,11 +16,33 @@ pub(crate) struct Pair<T = f32> {
     pub(crate) p: *const T,
 }
 
+/// Gradients of a panel of weights that are summed over the batch block by block.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums {
+    /// `[rows][PW]`; anything where one block is all.
+    pub(crate) at: *mut f32,
+    /// Whether blocks came before.
+    pub(crate) begun: bool,
+    /// Whether this block is the last.
+    pub(crate) ends: bool,
+}
+
+impl Sums {
+    /// The batch is one block.
+    pub(crate) const WHOLE: Self = Self { at: std::ptr::null_mut(), begun: false, ends: true };
+
+    /// Those behind `floats` floats.
+    pub(crate) fn from(self, floats: usize) -> Self {
+        Self { at: self.at.wrapping_add(floats), ..self }
+    }
+}
+
 /// Gradient of one panel of weights: `g[r] = Σ_pairs Σ_b a[r][b] · p[b] + decay·w[r]`, then `rule`.
 pub(crate) struct WeightGrad<'a, T = f32> {
     pub(crate) pairs: &'a [Pair<T>],
-    /// Rows in the batch.
+    /// Rows of the batch, or of a block of it.
     pub(crate) batch: usize,
+    pub(crate) sums: Sums,
     /// `[rows][PW]`.
     pub(crate) w: *mut f32,
     /// `[rows][2][PW]`.
@@ -39,8 +61,8 @@ pub(crate) struct WeightGrad<'a, T = f32> {
 impl WeightGrad<'_> {
     /// The same update by the gradient of other pairs.
     pub(crate) fn of<'a, T>(&self, pairs: &'a [Pair<T>]) -> WeightGrad<'a, T> {
-        let Self { batch, w, moments, grad, rows, decay, square_sum, rule, .. } = *self;
-        WeightGrad { pairs, batch, w, moments, grad, rows, decay, square_sum, rule }
+        let Self { batch, sums, w, moments, grad, rows, decay, square_sum, rule, .. } = *self;
+        WeightGrad { pairs, batch, sums, w, moments, grad, rows, decay, square_sum, rule }
     }
 }
 
@@ -55,8 +77,24 @@ unsafe fn grad_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(
     // SAFETY: `WeightGrad` promises that rows `row..row + MR` exist in every operand.
     unsafe {
         let mut acc = [[S::splat(0.0); NR]; MR];
+        let sums = q.sums.at.wrapping_add(row * width);
+        if q.sums.begun {
+            for i in 0..MR {
+                for j in 0..NR {
+                    acc[i][j] = S::load(sums.add(i * width + j * S::LANES));
+                }
+            }
+        }
         for pair in q.pairs {
             P::by_columns::<MR, NR>(q.batch, pair.a.add(row * width), pair.a_stride, pair.p, &mut acc);
+        }
+        if !q.sums.ends {
+            for i in 0..MR {
+                for j in 0..NR {
+                    S::store(sums.add(i * width + j * S::LANES), acc[i][j]);
+                }
+            }
+            return;
         }
         let w = q.w.add(row * width);
         if q.decay != 0.0 || !q.square_sum.is_null() {
@@ -93,7 +131,7 @@ pub(crate) unsafe fn weight_grad<S: Simd, P: Product<S>>(q: &WeightGrad<'_, P::T
             }
         }
     }
-    if !q.square_sum.is_null() {
+    if q.sums.ends && !q.square_sum.is_null() {
         // SAFETY: not null, and writable by promise.
         unsafe { *q.square_sum = total };
     }

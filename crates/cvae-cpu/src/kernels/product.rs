@@ -199,7 +199,7 @@ pub(super) unsafe fn add_pairs<S: Dot2, const MR: usize, const NR: usize>(
 #[cfg(test)]
 mod tests {
     use super::super::linear::{Expand, Partial};
-    use super::super::linear_grad::{Pair, WeightGrad};
+    use super::super::linear_grad::{Pair, Sums, WeightGrad};
     use super::super::optimizer::Rule;
     use super::super::rounding::Rounding;
     use super::super::table::{self, Kernels, RoundedKernels};
@@ -385,6 +385,7 @@ mod tests {
                 let (mut moments, mut grad) = (vec![0.0; 2 * units * width], vec![f32::NAN; units * width]);
                 let q = WeightGrad {
                     pairs: &[pair, pair],
+                    sums: Sums::WHOLE,
                     batch,
                     w: w.as_mut_ptr(),
                     moments: moments.as_mut_ptr(),
