@@ -397,4 +397,35 @@ mod tests {
             }
         }
     }
+    /// The gradients of 600 rows, more than weight gradients take at a time, each unlike the others.
+    fn gradients(level: Level, kernels: &'static Kernels) -> Vec<f32> {
+        let spec = ModelSpec::mlp(&WIDTHS, Activation::Gelu, Activation::Identity).unwrap();
+        let objective = Objective::collapsed(0.1, 1e-2);
+        let plan = Arc::new(Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, 600).unwrap());
+        let mut model = CpuExecutable::new(Arc::clone(&plan), level, kernels, 2, false).unwrap();
+        model.write(State::Params, &plan.params.initial(Initializer::Torch, 3)).unwrap();
+        let mut rows = vec![0.0; 600 * WIDTHS[0]];
+        for (row, out) in rows.chunks_mut(WIDTHS[0]).enumerate() {
+            Noise::new(7, Stream::Data, 0).uniform(row as u32, out);
+            out.iter_mut().for_each(|value| *value = *value * 2.0 - 1.0);
+        }
+        model.gradients(&Batch::host(&rows)).unwrap();
+        let mut gradients = vec![f32::NAN; plan.params.len()];
+        model.read(State::Grads, &mut gradients).unwrap();
+        gradients
+    }
+
+    #[test]
+    fn rounding_leaves_gradients_of_large_batches_near() {
+        let expected = gradients(Level::Scalar, &table::portable::KERNELS);
+        for (name, kernels) in
+            [("pairs", &table::portable_bf16::KERNELS), ("emulated tiles", &table::emulated_tiles::KERNELS)]
+        {
+            let found = gradients(Level::ScalarBf16, kernels);
+            let size = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let error = size(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
+            let error = error / size(&mut expected.iter().copied());
+            assert!(error < 0.005, "{name}: {error:e}");
+        }
+    }
 }
