@@ -187,24 +187,29 @@ impl Worker<'_> {
             let first = panels.start * width;
             let middle = (panels.end * width).min(value.width);
             let depths = [middle - first, end(shard) - middle];
-            for batch_panel in 0..self.batch_panels(pass) {
-                // SAFETY: the shard's panels of the value and of the weight, and its own sums.
-                unsafe {
-                    let sums = self.schedule.partial;
-                    let product = Partial {
-                        w: self.params.w.at(slot.row(panels.start, rows.start, width)),
-                        panel_stride: slot.rows * width,
-                        depths,
-                        x: self.at(value, batch_panel, first),
-                        y: self.arena.add(sums + batch_panel * result_stride + rows.start * width),
-                        shard_stride: self.schedule.shard_stride,
-                        shard,
-                        merges,
-                        rows: rows.len(),
-                        half: self.half(pass, batch_panel),
-                    };
-                    let rows = (weight, panels.start, rows.start);
-                    self.partial_product(&product, rows, (value, batch_panel, first));
+            // As many rows of the weight at a time for all batch panels as half of the second-level cache holds.
+            let near = (cache::second_level() / 2 / (depths[0] + depths[1]).max(1) / size_of::<f32>()).max(width);
+            for first_row in rows.clone().step_by(near / width * width) {
+                let rows = first_row..(first_row + near / width * width).min(rows.end);
+                for batch_panel in 0..self.batch_panels(pass) {
+                    // SAFETY: the shard's panels of the value and of the weight, and its own sums.
+                    unsafe {
+                        let sums = self.schedule.partial;
+                        let product = Partial {
+                            w: self.params.w.at(slot.row(panels.start, rows.start, width)),
+                            panel_stride: slot.rows * width,
+                            depths,
+                            x: self.at(value, batch_panel, first),
+                            y: self.arena.add(sums + batch_panel * result_stride + rows.start * width),
+                            shard_stride: self.schedule.shard_stride,
+                            shard,
+                            merges,
+                            rows: rows.len(),
+                            half: self.half(pass, batch_panel),
+                        };
+                        let rows = (weight, panels.start, rows.start);
+                        self.partial_product(&product, rows, (value, batch_panel, first));
+                    }
                 }
             }
         }
