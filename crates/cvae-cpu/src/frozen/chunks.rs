@@ -53,7 +53,7 @@ impl Chunks {
         Self { most: (at_a_time / widest).clamp(2 * whole, ROWS).next_multiple_of(whole), whole }
     }
 
-    /// First row and rows of chunks of about the same size that cover `rows`.
+    /// First row and rows of chunks of about the same size that cover `rows`, at least one.
     pub(super) fn of(self, rows: usize) -> impl Iterator<Item = (usize, usize)> {
         let count = rows.div_ceil(self.most).max(1);
         let size = rows.div_ceil(count).next_multiple_of(self.whole);
