@@ -188,9 +188,10 @@ impl Worker<'_> {
             let middle = (panels.end * width).min(value.width);
             let depths = [middle - first, end(shard) - middle];
             // As many rows of the weight at a time for all batch panels as half of the second-level cache holds.
-            let near = (cache::second_level() / 2 / (depths[0] + depths[1]).max(1) / size_of::<f32>()).max(width);
-            for first_row in rows.clone().step_by(near / width * width) {
-                let rows = first_row..(first_row + near / width * width).min(rows.end);
+            let near = (cache::second_level() / 2 / (depths[0] + depths[1]).max(1) / size_of::<f32>() / width * width)
+                .max(width);
+            for first_row in rows.clone().step_by(near) {
+                let rows = first_row..(first_row + near).min(rows.end);
                 for batch_panel in 0..self.batch_panels(pass) {
                     // SAFETY: the shard's panels of the value and of the weight, and its own sums.
                     unsafe {

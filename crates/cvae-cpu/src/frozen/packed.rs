@@ -358,7 +358,7 @@ mod tests {
         let width = layers[0].inputs;
         let mut rows: Vec<f32> =
             (0..96 * width).map(|i| if i < width { 9.0 } else { (i % 389) as f32 * 0.01 }).collect();
-        // What no byte stands for, in a row whose inputs are fewer than these or more, and in the last one.
+        // What no byte stands for, in the second row and the last.
         let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38, -3e38, 3e9, -3e9, -0.0];
         rows[width..][..odd.len()].copy_from_slice(&odd);
         rows[95 * width..][..odd.len()].copy_from_slice(&odd);
