@@ -19,7 +19,8 @@ use crate::params::Params;
 use crate::pool::{Barrier, Pool};
 use crate::profile::{self, Clock};
 use crate::run::{Pass, Worker};
-use crate::schedule::{Schedule, assign_split};
+use crate::schedule::Schedule;
+use crate::split::assign_split;
 use crate::team::{Member, part};
 
 /// A resident data set.

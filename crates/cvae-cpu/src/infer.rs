@@ -13,7 +13,8 @@ use crate::kernels::table::Kernels;
 use crate::params::Params;
 use crate::pool::{Barrier, Pool};
 use crate::run::{Pass, Worker};
-use crate::schedule::{Schedule, assign_split};
+use crate::schedule::Schedule;
+use crate::split::assign_split;
 use crate::team::{Member, part};
 
 /// The schedules of one entry.

@@ -28,6 +28,7 @@
 mod arena;
 mod backend;
 mod cache;
+mod contract;
 mod coupled;
 mod draw;
 mod elements;
@@ -43,6 +44,7 @@ mod run;
 mod schedule;
 mod simd;
 mod spectral;
+mod split;
 mod team;
 mod weight_grad;
 

@@ -87,9 +87,13 @@ pub(crate) fn phases(clock: &Clock, schedule: &Schedule, params: &Params, layout
         // Values that a product reads and writes for each row.
         let values = |slot: &Slot| (slot.rows + slot.columns) as f64;
         let (op, per_row, bytes) = match phase {
-            Phase::Partial { weight, .. } | Phase::Expand { weight, .. } => {
+            Phase::Contract { weight, .. } | Phase::Partial { weight, .. } | Phase::Expand { weight, .. } => {
                 let slot = params.slot(*weight);
-                let verb = if matches!(phase, Phase::Partial { .. }) { "partial" } else { "expand" };
+                let verb = match phase {
+                    Phase::Contract { .. } => "contract",
+                    Phase::Partial { .. } => "partial",
+                    _ => "expand",
+                };
                 let bytes = elements(slot) * calls as f64 + values(slot) * rows;
                 (name(verb, *weight), 2.0 * elements(slot), FLOAT * bytes)
             }

@@ -20,6 +20,7 @@ use crate::params::Params;
 use crate::run::{Pass, Worker};
 use crate::schedule::{MAX_PAIRS, Phase, Schedule, Step, Value};
 use crate::simd::bf16::Bf16;
+use crate::team::part;
 
 /// Rows of a weight that are rounded right after their update, while they are in a near cache. Whole tiles of any level.
 const NEAR_ROWS: usize = 128;
@@ -56,7 +57,9 @@ impl Schedule {
             .collect();
         for phase in &self.phases {
             match phase {
-                Phase::Partial { input, .. } | Phase::Expand { input, .. } => forms[input.index()].pairs = true,
+                Phase::Contract { input, .. } | Phase::Partial { input, .. } | Phase::Expand { input, .. } => {
+                    forms[input.index()].pairs = true
+                }
                 Phase::WeightGrad { pairs, .. } => {
                     pairs.iter().for_each(|(whole, _)| forms[whole.index()].columns = true);
                 }
@@ -87,9 +90,9 @@ fn written(phase: &Phase) -> Vec<ValueId> {
     match phase {
         Phase::Gather { value } => vec![*value],
         Phase::Draw { op } | Phase::Coupled { op, .. } => op.writes(),
-        Phase::Reduce { output, steps, .. } | Phase::Expand { output, steps, .. } => {
-            std::iter::once(*output).chain(of_steps(steps)).collect()
-        }
+        Phase::Contract { output, steps, .. }
+        | Phase::Reduce { output, steps, .. }
+        | Phase::Expand { output, steps, .. } => std::iter::once(*output).chain(of_steps(steps)).collect(),
         Phase::Elements { steps, .. } => of_steps(steps),
         Phase::Partial { .. } | Phase::WeightGrad { .. } | Phase::Scatter { .. } | Phase::Arrive | Phase::Wait => {
             vec![]
@@ -136,7 +139,7 @@ impl Params {
         let mut forms = vec![ParamForms::default(); self.slots.len()];
         for phase in &schedule.phases {
             match phase {
-                Phase::Partial { weight, .. } => forms[weight.index()].columns = true,
+                Phase::Contract { weight, .. } | Phase::Partial { weight, .. } => forms[weight.index()].columns = true,
                 Phase::Expand { weight, .. } => forms[weight.index()].pairs = true,
                 _ => {}
             }
@@ -210,22 +213,27 @@ impl Worker<'_> {
         self.arena.cast::<Bf16>().wrapping_add(offset)
     }
 
-    /// Rounds what phase `phase` has written of this thread's panels.
+    /// Rounds what this thread has written in phase `phase`.
     ///
     /// # Safety
     /// As for [`Worker::run`], right after that phase.
     pub(crate) unsafe fn round_values(&self, pass: &Pass, phase: usize) {
         let Some((kernels, values, _)) = self.rounded() else { return };
+        let all = self.batch_panels(pass);
         for forms in &values.after[phase] {
             let value = self.value(forms.value);
-            for panel in self.home(value) {
+            let (panels, batch_panels) = match self.schedule.phases[phase] {
+                Phase::Contract { .. } => (0..value.panels, part(all, self.member)),
+                _ => (self.home(value), 0..all),
+            };
+            for panel in panels {
                 let feature = panel * self.width();
-                for batch_panel in 0..self.batch_panels(pass) {
+                for batch_panel in batch_panels.clone() {
                     let form = |wanted: bool, form: usize| match wanted {
                         true => self.rounded_at(form, value, batch_panel, feature),
                         false => std::ptr::null_mut(),
                     };
-                    // SAFETY: the panel is this thread's, and its rounded forms are as large.
+                    // SAFETY: this thread wrote the block, and its rounded forms are as large.
                     unsafe {
                         (kernels.round)(&Rounding {
                             from: self.at(value, batch_panel, feature),
@@ -364,7 +372,7 @@ mod tests {
         let plan = Arc::new(Plan::new(spec, Objective::collapsed(0.1, 1e-2), optimizer, 5, batch).unwrap());
         let mut model = CpuExecutable::new(Arc::clone(&plan), Level::ScalarBf16, kernels, threads, false).unwrap();
         model.write(State::Params, &plan.params.initial(Initializer::Torch, 3)).unwrap();
-        let mut rows = vec![0.0; 320 * WIDTHS[0]];
+        let mut rows = vec![0.0; batch.max(320) * WIDTHS[0]];
         for (row, out) in rows.chunks_mut(WIDTHS[0]).enumerate() {
             Noise::new(7, Stream::Data, 0).uniform(row as u32, out);
         }
@@ -382,8 +390,8 @@ mod tests {
 
     #[test]
     fn tiles_train_as_pairs_do() {
-        // 300 rows are more than weight gradients take at a time.
-        for (clip, batch) in [(None, 45), (Some(0.1), 45), (None, 300), (Some(0.1), 300)] {
+        // 1100 rows are more than weight gradients take at a time, and one thread divides them in contractions.
+        for (clip, batch) in [(None, 45), (Some(0.1), 45), (None, 1100), (Some(0.1), 1100)] {
             let expected = train(&table::portable_bf16::KERNELS, 1, clip, batch);
             let found = train(&table::emulated_tiles::KERNELS, 1, clip, batch);
             for (what, (found, expected)) in ["losses", "parameters", "rows"].iter().zip(found.iter().zip(&expected)) {
@@ -397,6 +405,7 @@ mod tests {
             }
         }
     }
+
     /// The gradients of 600 rows, more than weight gradients take at a time, each unlike the others.
     fn gradients(level: Level, kernels: &'static Kernels) -> Vec<f32> {
         let spec = ModelSpec::mlp(&WIDTHS, Activation::Gelu, Activation::Identity).unwrap();

@@ -76,6 +76,9 @@ impl Worker<'_> {
                     Phase::Gather { value } => self.gather(pass, *value),
                     Phase::Draw { op } => self.draw(pass, op),
                     Phase::Coupled { op, like, losses } => self.coupled(pass, op, *like, *losses),
+                    Phase::Contract { input, weight, bias, output, steps } => {
+                        self.contract(pass, *input, *weight, *bias, *output, steps);
+                    }
                     Phase::Partial { input, weight } => self.partial(pass, *input, *weight),
                     Phase::Reduce { output, contracted, bias, steps } => {
                         self.reduce(pass, *output, *contracted, *bias, steps);
@@ -135,13 +138,18 @@ impl Worker<'_> {
     }
 
     /// Whether only the first half of a batch panel's lanes is in use.
-    fn half(&self, pass: &Pass, batch_panel: usize) -> bool {
+    pub(crate) fn half(&self, pass: &Pass, batch_panel: usize) -> bool {
         pass.rows - batch_panel * self.width() <= self.kernels.lanes
     }
 
     /// The panels of a value that this thread produces.
     pub(crate) fn home(&self, value: Value) -> std::ops::Range<usize> {
         if value.split { self.member.panels(value.panels) } else { part(value.panels, self.member) }
+    }
+
+    /// A bias from `feature` on, or null.
+    pub(crate) fn bias(&self, bias: Option<ParamId>, feature: usize) -> *const f32 {
+        bias.map_or(std::ptr::null(), |id| self.params.w.at(self.params.slot(id).w + feature))
     }
 
     /// Features of one panel.
@@ -219,10 +227,9 @@ impl Worker<'_> {
     unsafe fn reduce(&self, pass: &Pass, output: ValueId, contracted: usize, bias: Option<ParamId>, steps: &[Step]) {
         let (value, width) = (self.value(output), self.width());
         let nodes = Nodes::new(contracted, self.member.threads);
-        for panel in self.home(value) {
-            let feature = panel * width;
-            let bias = bias.map_or(std::ptr::null(), |id| self.params.w.at(self.params.slot(id).w + feature));
-            for batch_panel in 0..self.batch_panels(pass) {
+        for batch_panel in 0..self.batch_panels(pass) {
+            for panel in self.home(value) {
+                let feature = panel * width;
                 let at = self.schedule.partial + batch_panel * value.stride + feature * width;
                 // SAFETY: every shard has been summed for these features; the output panel is this thread's.
                 unsafe {
@@ -230,7 +237,7 @@ impl Worker<'_> {
                         parts: self.arena.add(at),
                         shard_stride: self.schedule.shard_stride,
                         nodes: nodes.as_slice(),
-                        bias,
+                        bias: self.bias(bias, feature),
                         y: self.at(value, batch_panel, feature),
                         features: self.features(value, panel),
                     });
@@ -258,7 +265,7 @@ impl Worker<'_> {
             let batch_panels = first..self.batch_panels(pass).min(first + near);
             for panel in self.home(to) {
                 let feature = panel * width;
-                let bias = bias.map_or(std::ptr::null(), |id| self.params.w.at(self.params.slot(id).w + feature));
+                let bias = self.bias(bias, feature);
                 for start in (0..from.width).step_by(block) {
                     let depth = (from.width - start).min(block);
                     for batch_panel in batch_panels.clone() {
@@ -296,7 +303,7 @@ impl Worker<'_> {
     }
 
     /// Runs elementwise ops on one panel of features in one batch panel.
-    unsafe fn steps(&self, pass: &Pass, like: Value, panel: usize, batch_panel: usize, steps: &[Step]) {
+    pub(crate) unsafe fn steps(&self, pass: &Pass, like: Value, panel: usize, batch_panel: usize, steps: &[Step]) {
         let width = self.width();
         let valid = (pass.rows - batch_panel * width).min(width);
         let block = Block { features: self.features(like, panel), valid };

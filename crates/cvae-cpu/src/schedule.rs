@@ -3,7 +3,8 @@
 //! Activations alternate between two kinds. A *split* value is divided by features: each thread owns some
 //! panels of it and of the weights around it, so that weights never move between cores. A *whole* value is
 //! read by every thread. A product that contracts a split value is formed per shard ([`Phase::Partial`]) and
-//! summed ([`Phase::Reduce`]); a product into a split value needs no exchange ([`Phase::Expand`]).
+//! summed ([`Phase::Reduce`]), or, for large batches, by each thread for its part of the rows ([`Phase::Contract`]);
+//! a product into a split value needs no exchange ([`Phase::Expand`]).
 //!
 //! Barriers are derived from what each phase reads and writes, never placed by hand: threads arrive right
 //! after the last phase that a later one depends on, and wait just before the one that needs it.
@@ -11,6 +12,7 @@
 use cvae_core::{Graph, Op, ParamId, Term, ValueId};
 
 use crate::arena::Offsets;
+use crate::contract;
 use crate::elements::Class;
 use crate::rounded::RoundedValues;
 use crate::spectral;
@@ -52,6 +54,8 @@ pub(crate) enum Phase {
     /// An op on whole rows or the whole batch; its outputs are laid out like `like`, and `losses` is as in
     /// [`Step`].
     Coupled { op: Op, like: ValueId, losses: Option<usize> },
+    /// `weight` times a split value, bias, then elementwise ops; each thread has a part of the batch panels.
+    Contract { input: ValueId, weight: ParamId, bias: Option<ParamId>, output: ValueId, steps: Vec<Step> },
     /// Shard sums of `weight` times a split value.
     Partial { input: ValueId, weight: ParamId },
     /// Sum of the shards of the `panels`-wide contraction, bias, then elementwise ops.
@@ -140,6 +144,8 @@ enum Share {
     Owned,
     /// An even share of the panels.
     Part,
+    /// An even share of the batch panels.
+    Rows,
     /// Everything.
     All,
 }
@@ -151,47 +157,6 @@ struct Access {
     write: bool,
     /// Serial number of the phase.
     serial: usize,
-}
-
-/// Which values of a graph are split, given the split of its input or of its weights.
-/// `contracts[id]` is set for a weight whose input is split; with `known` the flags are read instead.
-pub(crate) fn assign_split(graph: &Graph, contracts: &mut [bool], known: bool) -> Vec<bool> {
-    let mut split = vec![true; graph.values.len()];
-    // What is drawn takes the kind of the values it meets; every other operand is decided before it is used.
-    let mut drawn = vec![false; graph.values.len()];
-    for op in &graph.ops {
-        match *op {
-            Op::Linear { input, weight, output, .. } => {
-                if known {
-                    split[input.index()] = contracts[weight.index()];
-                } else {
-                    contracts[weight.index()] = split[input.index()];
-                }
-                split[output.index()] = !split[input.index()];
-            }
-            Op::LinearGradInput { grad, weight, output } => {
-                split[grad.index()] = !contracts[weight.index()];
-                split[output.index()] = contracts[weight.index()];
-            }
-            Op::LinearGradWeight { input, ref extra, .. } => {
-                extra.iter().for_each(|(other, _)| split[other.index()] = split[input.index()]);
-            }
-            Op::SpectralGrad { input, left, output, .. } => {
-                [left, output].iter().for_each(|value| split[value.index()] = !split[input.index()]);
-            }
-            Op::ParamNorm { .. } | Op::Update => {}
-            _ if Class::of(op) == Class::Drawn => op.writes().iter().for_each(|value| drawn[value.index()] = true),
-            _ => {
-                let reads = op.reads();
-                if let Some(known) = reads.iter().find(|value| !drawn[value.index()]).or(reads.first()) {
-                    let kind = split[known.index()];
-                    let undecided = reads.iter().filter(|value| drawn[value.index()]);
-                    undecided.chain(&op.writes()).for_each(|value| split[value.index()] = kind);
-                }
-            }
-        }
-    }
-    split
 }
 
 struct Builder<'a> {
@@ -207,6 +172,8 @@ struct Builder<'a> {
     norm_coefficient: f64,
     slots: usize,
     batch_panels: usize,
+    /// Whether contractions divide the batch.
+    by_rows: bool,
 }
 
 impl Schedule {
@@ -235,7 +202,8 @@ impl Schedule {
             .collect();
         let shard_stride =
             values.iter().filter(|v| !v.split).map(|v| v.panels).max().unwrap_or(0) * width * padded_rows;
-        let partial = offsets.take(shard_stride * team::shards(usize::MAX));
+        let by_rows = contract::divides_batch(padded_rows / width, threads);
+        let partial = offsets.take(if by_rows { 0 } else { shard_stride * team::shards(usize::MAX) });
         let input_rows = offsets.take(values[graph.input.index()].panels * padded_rows * width);
         let pairs = graph.ops.iter().map(|op| match op {
             Op::LinearGradWeight { extra, .. } => 1 + extra.len(),
@@ -244,7 +212,8 @@ impl Schedule {
         let sums = padded_rows * width * pairs.max().unwrap_or(1);
         let widest = values.iter().map(|value| value.width).max().unwrap_or(0);
         let gradients = sums + sums_scratch(rows, widest, width);
-        let scratch_stride = gradients.max(spectral::scratch(graph, width)).next_multiple_of(16);
+        let contraction = if by_rows { contract::SCRATCH } else { 0 };
+        let scratch_stride = gradients.max(contraction).max(spectral::scratch(graph, width)).next_multiple_of(16);
         let scratch = offsets.take(scratch_stride * threads);
         let mut b = Builder {
             graph,
@@ -258,6 +227,7 @@ impl Schedule {
             norm_coefficient: 0.0,
             slots: 0,
             batch_panels: padded_rows / width,
+            by_rows,
         };
         b.build(panels);
         Self {
@@ -286,7 +256,12 @@ impl Builder<'_> {
         self.push(Phase::Gather { value: input }, &[(Resource::Value(input), self.home(input), true)]);
         // A reduction is put off behind the weight gradients that follow it, which need no exchange.
         let mut pending: Option<(ValueId, usize)> = None;
+        // Behind another product they are put off themselves, so that elementwise ops join the product's phase.
+        let mut held: Vec<&Op> = vec![];
         for op in &self.graph.ops {
+            if !matches!(op, Op::LinearGradWeight { .. }) && Class::of(op) != Class::Elementwise {
+                held.drain(..).for_each(|op| self.weight_grad(op));
+            }
             let waits = |(output, _): &(ValueId, usize)| {
                 !matches!(op, Op::LinearGradWeight { .. }) || op.reads().contains(output)
             };
@@ -295,7 +270,9 @@ impl Builder<'_> {
             }
             match *op {
                 Op::Linear { input, weight, bias, output } => {
-                    if self.value(input).split {
+                    if self.value(input).split && self.by_rows {
+                        self.contract(input, weight, bias, output);
+                    } else if self.value(input).split {
                         self.partial(input, weight);
                         self.reduce(output, self.value(input).panels, bias);
                     } else {
@@ -303,16 +280,17 @@ impl Builder<'_> {
                     }
                 }
                 Op::LinearGradInput { grad, weight, output } => {
-                    if self.value(grad).split {
+                    if self.value(grad).split && self.by_rows {
+                        self.contract(grad, weight, None, output);
+                    } else if self.value(grad).split {
                         self.partial(grad, weight);
                         pending = Some((output, self.value(grad).panels));
                     } else {
                         self.expand(grad, weight, None, output);
                     }
                 }
-                Op::LinearGradWeight { input, grad, weight, bias, decay, ref extra } => {
-                    self.weight_grad((input, grad), extra, weight, bias, decay);
-                }
+                Op::LinearGradWeight { .. } if pending.is_some() => self.weight_grad(op),
+                Op::LinearGradWeight { .. } => held.push(op),
                 Op::ParamNorm { coefficient, ref params } => {
                     self.norm_coefficient = coefficient;
                     for param in params {
@@ -330,6 +308,7 @@ impl Builder<'_> {
                 },
             }
         }
+        held.drain(..).for_each(|op| self.weight_grad(op));
         if let Some(value) = self.graph.output {
             self.push(Phase::Scatter { value }, &[(Resource::Value(value), self.home(value), false)]);
         }
@@ -361,6 +340,16 @@ impl Builder<'_> {
         );
     }
 
+    fn contract(&mut self, input: ValueId, weight: ParamId, bias: Option<ParamId>, output: ValueId) {
+        let mut accesses = vec![
+            (Resource::Value(input), Share::All, false),
+            (Resource::Param(weight), Share::All, false),
+            (Resource::Value(output), Share::Rows, true),
+        ];
+        accesses.extend(bias.map(|bias| (Resource::Param(bias), Share::All, false)));
+        self.push(Phase::Contract { input, weight, bias, output, steps: vec![] }, &accesses);
+    }
+
     fn reduce(&mut self, output: ValueId, contracted: usize, bias: Option<ParamId>) {
         let mut accesses = vec![(Resource::ShardSums, Share::All, false), (Resource::Value(output), Share::Part, true)];
         accesses.extend(bias.map(|bias| (Resource::Param(bias), Share::Part, false)));
@@ -377,19 +366,13 @@ impl Builder<'_> {
         self.push(Phase::Expand { input, weight, bias, output, steps: vec![] }, &accesses);
     }
 
-    fn weight_grad(
-        &mut self,
-        main @ (_, grad): (ValueId, ValueId),
-        extra: &[(ValueId, ValueId)],
-        weight: ParamId,
-        bias: Option<ParamId>,
-        decay: f64,
-    ) {
+    fn weight_grad(&mut self, op: &Op) {
+        let Op::LinearGradWeight { input, grad, weight, bias, decay, ref extra } = *op else { return };
         let order = |&(input, grad): &(ValueId, ValueId)| match self.value(input).split {
             true => (grad, input),
             false => (input, grad),
         };
-        let pairs: Vec<_> = std::iter::once(&main).chain(extra).map(order).collect();
+        let pairs: Vec<_> = std::iter::once(&(input, grad)).chain(extra).map(order).collect();
         let mut accesses = vec![(Resource::Param(weight), Share::Owned, true)];
         for (whole, split) in &pairs {
             accesses.push((Resource::Value(*whole), Share::All, false));
@@ -431,30 +414,36 @@ impl Builder<'_> {
     /// Adds an elementwise op to the last phase if that works on the same panels, else as a phase of its own.
     fn element(&mut self, op: &Op) {
         let Some(like) = op.writes().first().copied() else { return };
-        let share = self.home(like);
-        let reads = op.reads().into_iter().map(|value| (Resource::Value(value), share, false));
-        let writes = op.writes().into_iter().map(|value| (Resource::Value(value), share, true));
-        let accesses: Vec<_> = reads.chain(writes).collect();
+        let accesses = |share| -> Vec<_> {
+            let reads = op.reads().into_iter().map(move |value| (Resource::Value(value), share, false));
+            let writes = op.writes().into_iter().map(move |value| (Resource::Value(value), share, true));
+            reads.chain(writes).collect()
+        };
+        let share = match self.phases.last() {
+            Some((_, Phase::Contract { .. })) => Share::Rows,
+            _ => self.home(like),
+        };
         let losses = self.loss_slots(op, like);
         let step = Step { op: op.clone(), losses };
-        let clear = accesses.iter().all(|access| self.conflict(access).is_none());
+        let clear = accesses(share).iter().all(|access| self.conflict(access).is_none());
         let serial = self.serial;
         match self.phases.last_mut() {
             Some((
                 last,
-                Phase::Reduce { output: host, steps, .. }
+                Phase::Contract { output: host, steps, .. }
+                | Phase::Reduce { output: host, steps, .. }
                 | Phase::Expand { output: host, steps, .. }
                 | Phase::Elements { like: host, steps },
             )) if clear && *last == serial && same_kind(&self.values, host, &like) => {
                 steps.push(step);
-                for (resource, share, write) in accesses {
+                for (resource, share, write) in accesses(share) {
                     self.accesses.push(Access { resource, share, write, serial });
                 }
             }
             _ => {
                 // An operand may be divided otherwise: its share then differs, and `push` puts a barrier before.
                 debug_assert!(op.reads().iter().all(|value| self.value(*value).width == self.value(like).width));
-                self.push(Phase::Elements { like, steps: vec![step] }, &accesses);
+                self.push(Phase::Elements { like, steps: vec![step] }, &accesses(self.home(like)));
             }
         }
     }

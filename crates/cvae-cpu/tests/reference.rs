@@ -142,21 +142,22 @@ fn shapes() {
     }
 }
 
-/// Weight gradients take 256 rows at a time; layers as wide as the last fill what is kept of them with one panel.
+/// Weight gradients take 256 rows at a time; layers of 1100 fill what is kept of them with one panel. One thread divides a
+/// batch of 600 in contractions, two one of 1100; of weights that contract 4500 they keep a part at a time.
 #[test]
 fn batches_of_several_blocks() {
     let contractive = Objective { jacobian: Jacobian::Contractive { weight: 0.1 }, ..Objective::default() };
-    for rows in [256, 257, 600] {
-        for (widths, objective) in [
-            (vec![70, 300, 20], Objective::collapsed(0.1, 1e-3)),
-            (vec![70, 300, 20], contractive.clone()),
-            (vec![20, 1100, 3], Objective::collapsed(0.1, 1e-3)),
-        ] {
-            let spec = ModelSpec::mlp(&widths, Activation::Tanh, Activation::Identity).unwrap();
-            let plan = Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, rows).unwrap();
-            check(&Arc::new(plan), rows, &format!("{widths:?}"));
-        }
+    let check = |widths: &[usize], objective: Objective, rows: usize| {
+        let spec = ModelSpec::mlp(widths, Activation::Tanh, Activation::Identity).unwrap();
+        let plan = Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, rows).unwrap();
+        check(&Arc::new(plan), rows, &format!("{widths:?}"));
+    };
+    for rows in [256, 257, 600, 1100] {
+        check(&[70, 300, 20], Objective::collapsed(0.1, 1e-3), rows);
+        check(&[70, 300, 20], contractive.clone(), rows);
+        check(&[20, 1100, 3], Objective::collapsed(0.1, 1e-3), rows);
     }
+    check(&[4500, 80, 5], Objective::collapsed(0.1, 1e-3), 1030);
 }
 
 #[test]
@@ -246,14 +247,30 @@ fn bits_of_the_family_do_not_depend_on_threads() {
             let plan = Plan::new(spec, objective.clone(), OptimizerSpec::adam(1e-3), 5, 20).unwrap();
             let plan = Arc::new(plan);
             for level in levels() {
-                let first = train(level, 1, &plan, false);
+                let first = train(level, 1, &plan, false, 3);
                 for threads in [2, 3, 7] {
                     assert!(
-                        first == train(level, threads, &plan, false),
+                        first == train(level, threads, &plan, false, 3),
                         "{level}, {threads} threads, {:?}",
                         plan.objective
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Up to two threads divide such a batch, more divide the features.
+#[test]
+fn bits_of_large_batches_do_not_depend_on_threads() {
+    for objective in family() {
+        let spec = ModelSpec::mlp(&[27, 160, 9], Activation::Elu, Activation::Identity).unwrap();
+        let plan = Arc::new(Plan::new(spec, objective, OptimizerSpec::adam(1e-3), 5, 1100).unwrap());
+        for level in levels() {
+            let first = train(level, 1, &plan, false, 1);
+            for threads in [2, 3, 7] {
+                let context = format!("{level}, {threads} threads, {:?}", plan.objective);
+                assert!(first == train(level, threads, &plan, false, 1), "{context}");
             }
         }
     }
@@ -273,12 +290,12 @@ fn optimizers() {
     }
 }
 
-/// Trains for some epochs and returns parameters and loss.
-fn train(level: Level, threads: usize, plan: &Arc<Plan>, bytes: bool) -> (Vec<f32>, f64) {
+/// Trains for some epochs of three batches and a short one, and returns parameters and loss.
+fn train(level: Level, threads: usize, plan: &Arc<Plan>, bytes: bool, epochs: u32) -> (Vec<f32>, f64) {
     let backend = CpuBackend::new(level, threads).unwrap();
     let mut cpu = model(&backend, plan);
     let width = plan.spec.width();
-    let rows = 77;
+    let rows = 3 * plan.max_rows + 17;
     let quantised: Vec<u8> = data(rows, width, 4).iter().map(|x| (x * 255.0) as u8).collect();
     let scale = 1.0 / 255.0;
     let floats: Vec<f32> = quantised.iter().map(|b| f32::from(*b) * scale).collect();
@@ -287,11 +304,11 @@ fn train(level: Level, threads: usize, plan: &Arc<Plan>, bytes: bool) -> (Vec<f3
         false => cpu.upload(Rows::F32 { values: &floats, width }).unwrap(),
     };
     let mut order = vec![0; rows];
-    for epoch in 0..3 {
+    for epoch in 0..epochs {
         cvae_core::epoch_order(9, epoch, &mut order);
-        cpu.train_epoch(data, &order, 20, epoch).unwrap();
+        cpu.train_epoch(data, &order, plan.max_rows, epoch).unwrap();
     }
-    assert_eq!(cpu.step(), 12);
+    assert_eq!(cpu.step(), 4 * u64::from(epochs));
     let loss = cpu.losses().unwrap().total();
     (read(&mut *cpu, State::Params), loss)
 }
@@ -305,10 +322,13 @@ fn bits_do_not_depend_on_threads_runs_or_storage() {
             let optimizer = OptimizerSpec { clip_norm, ..OptimizerSpec::adam(1e-3) };
             let plan = Arc::new(Plan::new(spec, objective, optimizer, 5, 20).unwrap());
             for level in levels() {
-                let first = train(level, 1, &plan, false);
+                let first = train(level, 1, &plan, false, 3);
                 for threads in [1, 2, 3, 4, 7, 12] {
                     for bytes in [false, true] {
-                        assert!(first == train(level, threads, &plan, bytes), "{level}, {threads} threads, u8 {bytes}");
+                        assert!(
+                            first == train(level, threads, &plan, bytes, 3),
+                            "{level}, {threads} threads, u8 {bytes}"
+                        );
                     }
                 }
             }

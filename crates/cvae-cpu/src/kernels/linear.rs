@@ -6,7 +6,7 @@
 
 use super::product::Product;
 use crate::simd::Simd;
-use crate::team::{MAX_SHARDS, Node};
+use crate::team::{MAX_SHARDS, Node, merges};
 
 /// Calls `$tile::<S, $P…, MR, NR>` for the row count `$mr`, which never exceeds `$max`.
 macro_rules! by_rows {
@@ -256,10 +256,51 @@ pub(crate) struct Reduce<'a> {
 /// Pointers as [`Reduce`] documents; the instruction set of `S`.
 #[inline(always)]
 pub(crate) unsafe fn reduce<S: Simd>(q: &Reduce<'_>) {
+    // A whole tree: every node completes the sums to its left that it would if nodes were shards.
+    let whole = q.nodes.iter().enumerate().all(|(index, node)| node.merges == merges(index, 0));
+    // SAFETY: the caller's promise; there are as many nodes.
+    unsafe {
+        match q.nodes.len() {
+            1 if whole => reduce_tree::<S, 1>(q),
+            2 if whole => reduce_tree::<S, 2>(q),
+            4 if whole => reduce_tree::<S, 4>(q),
+            8 if whole => reduce_tree::<S, 8>(q),
+            _ => reduce_nodes::<S>(q),
+        }
+    }
+}
+
+/// [`reduce`] for `N` nodes that are a whole tree.
+#[inline(always)]
+unsafe fn reduce_tree<S: Simd, const N: usize>(q: &Reduce<'_>) {
     let width = 2 * S::LANES;
     for feature in 0..q.features {
-        for j in 0..2 {
-            let at = feature * width + j * S::LANES;
+        for at in [feature * width, feature * width + S::LANES] {
+            // SAFETY: `at` lies inside the block of every shard.
+            unsafe {
+                let mut sums = [S::splat(0.0); N];
+                for i in 0..N {
+                    sums[i] = S::load(q.parts.add(q.nodes[i].shard * q.shard_stride + at));
+                }
+                let mut apart = 1;
+                while apart < N {
+                    for i in (0..N).step_by(2 * apart) {
+                        sums[i] = S::add(sums[i], sums[i + apart]);
+                    }
+                    apart *= 2;
+                }
+                finish::<S>(q, feature, at, sums[0]);
+            }
+        }
+    }
+}
+
+/// [`reduce`] for any nodes.
+#[inline(always)]
+unsafe fn reduce_nodes<S: Simd>(q: &Reduce<'_>) {
+    let width = 2 * S::LANES;
+    for feature in 0..q.features {
+        for at in [feature * width, feature * width + S::LANES] {
             // SAFETY: `at` lies inside the block of every shard.
             unsafe {
                 // Sums that wait for their right-hand side: no more than there are shards.
@@ -278,11 +319,18 @@ pub(crate) unsafe fn reduce<S: Simd>(q: &Reduce<'_>) {
                 for other in &stack[1..top.max(1)] {
                     sum = S::add(sum, *other);
                 }
-                if !q.bias.is_null() {
-                    sum = S::add(sum, S::splat(*q.bias.add(feature)));
-                }
-                S::store(q.y.add(at), sum);
+                finish::<S>(q, feature, at, sum);
             }
         }
+    }
+}
+
+/// Adds the bias to a sum and stores it.
+#[inline(always)]
+unsafe fn finish<S: Simd>(q: &Reduce<'_>, feature: usize, at: usize, sum: S::V) {
+    // SAFETY: the caller's promise for `reduce`.
+    unsafe {
+        let sum = if q.bias.is_null() { sum } else { S::add(sum, S::splat(*q.bias.add(feature))) };
+        S::store(q.y.add(at), sum);
     }
 }
