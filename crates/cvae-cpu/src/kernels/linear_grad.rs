@@ -86,7 +86,7 @@ unsafe fn grad_tile<S: Simd, P: Product<S>, const MR: usize, const NR: usize>(
             }
         }
         for pair in q.pairs {
-            P::by_columns::<MR, NR>(q.batch, pair.a.add(row * width), pair.a_stride, pair.p, &mut acc);
+            P::by_batch::<MR, NR>(q.batch, pair.a.add(row * width), pair.a_stride, pair.p, &mut acc);
         }
         if !q.sums.ends {
             for i in 0..MR {

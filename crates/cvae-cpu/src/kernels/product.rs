@@ -27,6 +27,19 @@ pub(crate) trait Product<S: Simd> {
         acc: &mut [[S::V; NR]; MR],
     );
 
+    /// The same for the many panels of a batch.
+    #[inline(always)]
+    unsafe fn by_batch<const MR: usize, const NR: usize>(
+        batch: usize,
+        a: *const Self::T,
+        a_stride: usize,
+        p: *const Self::T,
+        acc: &mut [[S::V; NR]; MR],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::by_columns::<MR, NR>(batch, a, a_stride, p, acc) };
+    }
+
     /// `acc[i] += Σ_k w[k][column + i] · x[k]`: `depth` rows of either at stride `PW`. Rounded rows of `w` are in the
     /// form that the level's kernel for weights gives them.
     unsafe fn by_rows<const MR: usize, const NR: usize>(
@@ -64,6 +77,27 @@ impl<S: Simd> Product<S> for Floats {
                 }
                 a = a.wrapping_add(a_stride);
                 left -= depth;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn by_batch<const MR: usize, const NR: usize>(
+        batch: usize,
+        a: *const f32,
+        a_stride: usize,
+        p: *const f32,
+        acc: &mut [[S::V; NR]; MR],
+    ) {
+        let width = 2 * S::LANES;
+        let panels = batch / width;
+        // SAFETY: the caller's promise, as for `by_columns`; there are six rows of two sums.
+        unsafe {
+            if MR == 6 && NR == 2 && panels > 0 && S::six_rows(panels, a, a_stride, p, acc.as_mut_ptr().cast()) {
+                let (a, p) = (a.wrapping_add(panels * a_stride), p.wrapping_add(panels * width * width));
+                <Self as Product<S>>::by_columns::<MR, NR>(batch % width, a, a_stride, p, acc);
+            } else {
+                <Self as Product<S>>::by_columns::<MR, NR>(batch, a, a_stride, p, acc);
             }
         }
     }

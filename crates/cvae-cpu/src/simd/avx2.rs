@@ -123,6 +123,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn six_rows(panels: usize, a: *const f32, a_stride: usize, p: *const f32, sums: *mut __m256) -> bool {
+        // SAFETY: see the impl.
+        unsafe { super::columns::six_rows(panels, a, a_stride, p, sums) };
+        true
+    }
+
+    #[inline(always)]
     unsafe fn gt(a: __m256, b: __m256) -> __m256 {
         // SAFETY: see the impl.
         unsafe { _mm256_cmp_ps::<_CMP_GT_OQ>(a, b) }

@@ -12,6 +12,8 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub(crate) mod bf16;
 pub(crate) mod byte_product;
+#[cfg(target_arch = "x86_64")]
+mod columns;
 pub(crate) mod int8;
 #[cfg(target_arch = "x86_64")]
 mod joint;
@@ -74,6 +76,12 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sum(a: Self::V) -> f32;
     /// Transposes a `LANES × LANES` block: `dst[j·dst_stride + i] = src[i·src_stride + j]`.
     unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
+
+    /// `sums[i] += Σ_k a[i][k] · p[k]` over `panels` panels of six rows, where the level does this its own way.
+    #[inline(always)]
+    unsafe fn six_rows(_panels: usize, _a: *const f32, _a_stride: usize, _p: *const f32, _sums: *mut Self::V) -> bool {
+        false
+    }
 
     /// `|a|`
     #[inline(always)]
