@@ -12,7 +12,7 @@ use crate::arena::{Arena, Offsets};
 use crate::backend::CpuBackend;
 use crate::kernels::dense::Dense;
 use crate::kernels::dense_bf16::{DenseBf16, Narrow};
-use crate::kernels::dense_i8::{DenseI8, Output, Quantize, Quantizer};
+use crate::kernels::dense_i8::{Ahead, DenseI8, Output, Quantize, Quantizer};
 use crate::pool::{Barrier, Pool, Turn};
 use crate::profile::Clock;
 use crate::simd::bf16::Bf16;
@@ -84,6 +84,14 @@ impl Io {
     unsafe fn row(&self, row: usize, (from, to): (usize, usize)) -> Self {
         // SAFETY: the caller's promise.
         unsafe { Self { input: self.input.add(row * from), out: self.out.add(row * to) } }
+    }
+
+    /// First byte and number of bytes of rows of `from` values read, and of as many of `to` values written.
+    fn areas(&self, rows: Range<usize>, (from, to): (usize, usize)) -> [(*const u8, usize); 2] {
+        let area = |start: *const f32, width: usize| {
+            (start.wrapping_add(rows.start * width).cast::<u8>(), rows.len() * width * FLOAT)
+        };
+        [area(self.input, from), area(self.out, to)]
     }
 }
 
@@ -183,7 +191,9 @@ impl Workspace {
                 for (first, count) in chunks.of(rows) {
                     let pass = Pass { packed, layers, member, own: &own, shared: &together, watch: watch(thread) };
                     // SAFETY: the rows exist, and every thread makes the same passes.
-                    unsafe { pass.forward(io.row(first, widths), count, || meet(barrier, thread, &mut turn)) };
+                    unsafe {
+                        pass.forward(io.row(first, widths), count, Ahead::NOTHING, || meet(barrier, thread, &mut turn));
+                    }
                     meet(barrier, thread, &mut turn);
                 }
             } else {
@@ -227,8 +237,10 @@ unsafe fn alone(
     let member = Member { thread: 0, threads: 1 };
     let pass = Pass { packed, layers, member, own, shared: own, watch };
     for (first, count) in chunks.of(rows.len()) {
+        let next = rows.start + first + count;
+        let areas = io.areas(next..(next + count).min(rows.end), widths);
         // SAFETY: the caller's promise.
-        unsafe { pass.forward(io.row(rows.start + first, widths), count, || ()) };
+        unsafe { pass.forward(io.row(rows.start + first, widths), count, Ahead { areas }, || ()) };
     }
 }
 
@@ -260,11 +272,12 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Takes `rows` rows from `io.input` to `io.out`. Between layers, `meet` waits for the other threads.
+    /// Takes `rows` rows from `io.input` to `io.out`; meanwhile `ahead` is fetched. Between layers, `meet` waits for the
+    /// other threads.
     ///
     /// # Safety
     /// The rows exist and are no more than a chunk; the threads of the pass call this together.
-    unsafe fn forward(&self, io: Io, rows: usize, mut meet: impl FnMut()) {
+    unsafe fn forward(&self, io: Io, rows: usize, ahead: Ahead, mut meet: impl FnMut()) {
         let width = self.packed.kernels.panel();
         let mut x = Rows::Real(io.input, self.layers[0].inputs);
         if let Some(watch) = self.watch.filter(|_| self.member.thread == 0) {
@@ -284,9 +297,10 @@ impl Pass<'_> {
                 }
                 (_, Some(_)) => Output::Real { y: buffer, stride: float_stride(layer.units, width) },
             };
+            let ahead = if next.is_none() { ahead } else { Ahead::NOTHING };
             // SAFETY: the buffers hold a chunk of any layer's activations, and the last one goes to the
             // caller; the layers before are complete, and the panels are this thread's.
-            unsafe { self.layer(layer, x, rows, output) };
+            unsafe { self.layer(layer, x, rows, output, ahead) };
             if let (Some(watch), Some(begin)) = (self.watch, begin) {
                 watch.clock.add(watch.thread, watch.first_layer + index, begin);
             }
@@ -301,7 +315,7 @@ impl Pass<'_> {
     ///
     /// # Safety
     /// As [`Pass::forward`] says of its buffers.
-    unsafe fn layer(&self, layer: &Layer, x: Rows, rows: usize, output: Output) {
+    unsafe fn layer(&self, layer: &Layer, x: Rows, rows: usize, output: Output, ahead: Ahead) {
         let Packed { kernels, arena, .. } = self.packed;
         let panels = part(layer.panels, self.member);
         let panels = (panels.start, panels.end);
@@ -375,6 +389,7 @@ impl Pass<'_> {
                     units: layer.units,
                     output,
                     sums: self.own.at(self.own.buffers.sums).cast(),
+                    ahead,
                 };
                 // SAFETY: as above; bytes come from a quantizer, weights were checked.
                 unsafe { (kernels.dense_i8)(&query) };

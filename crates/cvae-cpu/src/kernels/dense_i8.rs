@@ -46,6 +46,35 @@ pub(crate) enum Output {
     Bytes { y: *mut u8, stride: usize, quantizer: Quantizer },
 }
 
+/// Memory that rows after these will read and write: fetched into a near cache, a part with every tile, while a layer computes.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// First byte and number of bytes.
+    pub(crate) areas: [(*const u8, usize); 2],
+}
+
+impl Ahead {
+    /// Nothing to fetch.
+    pub(crate) const NOTHING: Self = Self { areas: [(std::ptr::null(), 0); 2] };
+    /// Bytes of a cache line.
+    const LINE: usize = 64;
+    /// Most lines of an area that are fetched at a time; more would wait for one another.
+    const LINES: usize = 16;
+
+    /// Fetches part `part` of `parts`.
+    #[inline(always)]
+    unsafe fn fetch<S: Simd>(self, part: usize, parts: usize) {
+        for (start, bytes) in self.areas {
+            let lines = bytes / Self::LINE;
+            let first = part * lines / parts;
+            for line in first..((part + 1) * lines / parts).min(first + Self::LINES) {
+                // SAFETY: a hint, which touches nothing.
+                unsafe { S::fetch(start.wrapping_add(line * Self::LINE)) };
+            }
+        }
+    }
+}
+
 /// Some panels of a layer's outputs for some rows.
 pub(crate) struct DenseI8 {
     /// `[rows][x_stride]`, whole pairs of groups.
@@ -75,6 +104,7 @@ pub(crate) struct DenseI8 {
     pub(crate) output: Output,
     /// `[rows][PW]` of the calling thread's own: sums on their way out.
     pub(crate) sums: *mut i32,
+    pub(crate) ahead: Ahead,
 }
 
 /// Sums of `MR` rows from `row`, the first `NR` vectors of a panel.
@@ -216,12 +246,15 @@ unsafe fn by_panels<S: Int8, P: ByteProduct<S>>(q: &DenseI8) {
         Output::Bytes { .. } => q.rows,
         Output::Real { .. } => rows::<S, P>(),
     };
+    let (mut part, parts) = (0, q.rows.div_ceil(block) * (q.panels.1 - q.panels.0));
     for first in (0..q.rows).step_by(block) {
         let rows = first..(first + block).min(q.rows);
         for panel in q.panels.0..q.panels.1 {
             let half = (2 * panel + 1) * S::LANES >= q.units;
             // SAFETY: the caller promises the rows and panels.
             unsafe {
+                q.ahead.fetch::<S>(part, parts);
+                part += 1;
                 if half && P::HALF_TILE > 0 {
                     by_tiles!(S, P, 1, P::HALF_TILE, q, rows.clone(), panel);
                 } else {

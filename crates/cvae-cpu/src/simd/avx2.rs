@@ -130,6 +130,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn fetch(p: *const u8) {
+        // SAFETY: see the impl.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn gt(a: __m256, b: __m256) -> __m256 {
         // SAFETY: see the impl.
         unsafe { _mm256_cmp_ps::<_CMP_GT_OQ>(a, b) }

@@ -83,6 +83,10 @@ pub(crate) trait Simd: Copy + 'static {
         false
     }
 
+    /// Asks for a cache line, where that was found to help.
+    #[inline(always)]
+    unsafe fn fetch(_p: *const u8) {}
+
     /// `|a|`
     #[inline(always)]
     unsafe fn abs(a: Self::V) -> Self::V {
