@@ -18,8 +18,8 @@ use crate::team::{self, MAX_SHARDS, Nodes, part};
 const PANELS: usize = 32;
 /// Floats of unfinished sums of one shard, for all batch panels that are taken at a time.
 const SUMS: usize = 8 * 1024;
-/// Panels of rows that make a block worth its batch panel.
-const ROW_PANELS: usize = 4;
+/// Rows of a weight for which a batch panel is read once more.
+const ROWS: usize = 128;
 /// Floats of scratch that a thread needs.
 pub(crate) const SCRATCH: usize = SUMS * MAX_SHARDS;
 
@@ -35,19 +35,19 @@ struct Block {
     batch_panels: usize,
 }
 
-/// The block of a weight of `rows` rows that contracts `depth` features, in panels of `width`, where a near cache holds `near`
-/// floats of weights: all of the contraction for one batch panel, whose sums stay in the first-level cache, or two shards of it
-/// for many.
+/// The block of a weight of `rows` rows that contracts `depth` features, in panels of `width`, beside a second-level cache of
+/// `near` floats: as many rows as it holds for one batch panel, whose sums stay in the first-level cache, or two shards of as
+/// many as half of it holds, for many batch panels.
 fn block(rows: usize, depth: usize, width: usize, near: usize) -> Block {
     let even = |most: usize| rows.div_ceil(rows.div_ceil(most)).next_multiple_of(width);
-    let panels = depth.div_ceil(width);
-    let fit = |depth: usize| (near / depth / width * width).min(SUMS / width);
-    let whole = fit(depth);
-    if whole >= rows.min(ROW_PANELS * width) {
+    let fit = |near: usize, depth: usize| (near / depth / width * width).min(SUMS / width);
+    let whole = fit(near, depth);
+    if whole >= rows.min(ROWS) {
         return Block { rows: even(whole), batch_panels: 1 };
     }
+    let panels = depth.div_ceil(width);
     let pair = 2 * panels.div_ceil(team::shards(panels)) * width;
-    let rows = even(fit(pair).max(width));
+    let rows = even(fit(near / 2, pair).max(width));
     Block { rows, batch_panels: SUMS / (rows * width) }
 }
 
@@ -77,7 +77,7 @@ impl Worker<'_> {
         let (from, to, width) = (self.value(input), self.value(output), self.width());
         let (all_rows, all_panels) = (self.params.slot(weight).rows, part(self.batch_panels(pass), self.member));
         let nodes = Nodes::new(from.panels, 1);
-        let block = block(all_rows, from.width, width, cache::second_level() / 2 / size_of::<f32>());
+        let block = block(all_rows, from.width, width, cache::second_level() / size_of::<f32>());
         for row in (0..all_rows).step_by(block.rows) {
             let rows = row..(row + block.rows).min(all_rows);
             for first in all_panels.clone().step_by(block.batch_panels) {
@@ -166,9 +166,10 @@ mod tests {
                 }
             }
         }
-        // Weights that fit are taken as they are, others in halves of a size rather than a large part and a small one.
+        // Weights that fit are taken as they are, others in parts of a size rather than large ones and a small one.
         assert_eq!(block(100, 784, 16, 1 << 17), Block { rows: 112, batch_panels: 1 });
-        assert_eq!(block(100, 784, 16, 1 << 16), Block { rows: 64, batch_panels: 1 });
-        assert_eq!(block(4096, 4096, 16, 1 << 16), Block { rows: 64, batch_panels: 8 });
+        assert_eq!(block(512, 784, 16, 1 << 17), Block { rows: 128, batch_panels: 1 });
+        assert_eq!(block(100, 784, 16, 1 << 16), Block { rows: 112, batch_panels: 4 });
+        assert_eq!(block(4096, 4096, 16, 1 << 17), Block { rows: 64, batch_panels: 8 });
     }
 }
