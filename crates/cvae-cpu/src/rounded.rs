@@ -58,7 +58,7 @@ impl Schedule {
         for phase in &self.phases {
             match phase {
                 Phase::Contract { input, .. } | Phase::Partial { input, .. } | Phase::Expand { input, .. } => {
-                    forms[input.index()].pairs = true
+                    forms[input.index()].pairs = true;
                 }
                 Phase::WeightGrad { pairs, .. } => {
                     pairs.iter().for_each(|(whole, _)| forms[whole.index()].columns = true);

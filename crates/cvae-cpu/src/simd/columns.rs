@@ -1,6 +1,6 @@
-//! The innermost loop of contractions and weight gradients with AVX2, in assembly.
+//! The innermost loop of weight gradients with AVX2, in assembly.
 //!
-//! A panel has 16 columns. The compiler either counts them in a loop or, where it unrolls that, no longer keeps the sums in
+//! A panel of the batch has 16 columns. The compiler either counts them in a loop or, where it unrolls that, no longer keeps the sums in
 //! registers; here 16 columns are a turn, with every address a constant away from two pointers.
 
 use std::arch::asm;

@@ -77,7 +77,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// Transposes a `LANES × LANES` block: `dst[j·dst_stride + i] = src[i·src_stride + j]`.
     unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
 
-    /// `sums[i] += Σ_k a[i][k] · p[k]` over `panels` panels of six rows, where the level does this its own way.
+    /// `sums[i] += Σ_k a[i][k] · p[k]` over at least one panel of six rows, the next `a_stride` floats on, if the level has its
+    /// own way of doing this; else nothing, and false.
     #[inline(always)]
     unsafe fn six_rows(_panels: usize, _a: *const f32, _a_stride: usize, _p: *const f32, _sums: *mut Self::V) -> bool {
         false
