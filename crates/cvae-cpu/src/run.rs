@@ -8,7 +8,7 @@ use crate::cache;
 use crate::elements::element;
 use crate::kernels::element::Block;
 use crate::kernels::gather::{BatchMajor, Gather, Source};
-use crate::kernels::linear::{Expand, Partial, Reduce};
+use crate::kernels::linear::Expand;
 use crate::kernels::linear_grad::BiasGrad;
 use crate::kernels::optimizer::Rule;
 use crate::kernels::table::Kernels;
@@ -16,7 +16,7 @@ use crate::params::Params;
 use crate::pool::{Barrier, Turn};
 use crate::profile::Clock;
 use crate::schedule::{Phase, Schedule, Step, Value};
-use crate::team::{self, Member, Nodes, part};
+use crate::team::{Member, part};
 use crate::weight_grad::Term;
 
 /// Rows of the contraction that stay in the first-level cache while batch panels pass by; twice as many halves.
@@ -77,7 +77,7 @@ impl Worker<'_> {
                     Phase::Draw { op } => self.draw(pass, op),
                     Phase::Coupled { op, like, losses } => self.coupled(pass, op, *like, *losses),
                     Phase::Contract { input, weight, bias, output, steps } => {
-                        self.contract(pass, *input, *weight, *bias, *output, steps);
+                        self.contract(pass, (*input, *output), (*weight, *bias), steps);
                     }
                     Phase::Partial { input, weight } => self.partial(pass, *input, *weight),
                     Phase::Reduce { output, contracted, bias, steps } => {
@@ -175,74 +175,6 @@ impl Worker<'_> {
                     feature_major: self.at(value, 0, feature),
                     stride: value.stride,
                 });
-            }
-        }
-    }
-
-    unsafe fn partial(&self, pass: &Pass, input: ValueId, weight: ParamId) {
-        let (value, slot, width) = (self.value(input), self.params.slot(weight), self.width());
-        let share = self.member.shards(value.panels);
-        let rows = part(slot.rows, Member { thread: share.sub, threads: share.subs });
-        let result_stride = slot.rows.div_ceil(width) * width * width;
-        let mut next = share.shards.start;
-        while next < share.shards.end {
-            // Two shards whose sum is wanted are added in registers.
-            let pair = next.is_multiple_of(2) && next + 1 < share.shards.end;
-            let (shard, panels) = (next + usize::from(pair), team::shard(value.panels, next));
-            next = shard + 1;
-            let merges = team::merges(shard, share.shards.start);
-            let end = |shard| (team::shard(value.panels, shard).end * width).min(value.width);
-            let first = panels.start * width;
-            let middle = (panels.end * width).min(value.width);
-            let depths = [middle - first, end(shard) - middle];
-            // As many rows of the weight at a time for all batch panels as half of the second-level cache holds.
-            let near = (cache::second_level() / 2 / (depths[0] + depths[1]).max(1) / size_of::<f32>() / width * width)
-                .max(width);
-            for first_row in rows.clone().step_by(near) {
-                let rows = first_row..(first_row + near).min(rows.end);
-                for batch_panel in 0..self.batch_panels(pass) {
-                    // SAFETY: the shard's panels of the value and of the weight, and its own sums.
-                    unsafe {
-                        let sums = self.schedule.partial;
-                        let product = Partial {
-                            w: self.params.w.at(slot.row(panels.start, rows.start, width)),
-                            panel_stride: slot.rows * width,
-                            depths,
-                            x: self.at(value, batch_panel, first),
-                            y: self.arena.add(sums + batch_panel * result_stride + rows.start * width),
-                            shard_stride: self.schedule.shard_stride,
-                            shard,
-                            merges,
-                            rows: rows.len(),
-                            half: self.half(pass, batch_panel),
-                        };
-                        let rows = (weight, panels.start, rows.start);
-                        self.partial_product(&product, rows, (value, batch_panel, first));
-                    }
-                }
-            }
-        }
-    }
-
-    unsafe fn reduce(&self, pass: &Pass, output: ValueId, contracted: usize, bias: Option<ParamId>, steps: &[Step]) {
-        let (value, width) = (self.value(output), self.width());
-        let nodes = Nodes::new(contracted, self.member.threads);
-        for batch_panel in 0..self.batch_panels(pass) {
-            for panel in self.home(value) {
-                let feature = panel * width;
-                let at = self.schedule.partial + batch_panel * value.stride + feature * width;
-                // SAFETY: every shard has been summed for these features; the output panel is this thread's.
-                unsafe {
-                    (self.kernels.reduce)(&Reduce {
-                        parts: self.arena.add(at),
-                        shard_stride: self.schedule.shard_stride,
-                        nodes: nodes.as_slice(),
-                        bias: self.bias(bias, feature),
-                        y: self.at(value, batch_panel, feature),
-                        features: self.features(value, panel),
-                    });
-                    self.steps(pass, value, panel, batch_panel, steps);
-                }
             }
         }
     }

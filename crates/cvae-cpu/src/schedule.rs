@@ -270,25 +270,11 @@ impl Builder<'_> {
             }
             match *op {
                 Op::Linear { input, weight, bias, output } => {
-                    if self.value(input).split && self.by_rows {
-                        self.contract(input, weight, bias, output);
-                    } else if self.value(input).split {
-                        self.partial(input, weight);
-                        self.reduce(output, self.value(input).panels, bias);
-                    } else {
-                        self.expand(input, weight, bias, output);
+                    if let Some((output, contracted)) = self.product(input, weight, bias, output) {
+                        self.reduce(output, contracted, bias);
                     }
                 }
-                Op::LinearGradInput { grad, weight, output } => {
-                    if self.value(grad).split && self.by_rows {
-                        self.contract(grad, weight, None, output);
-                    } else if self.value(grad).split {
-                        self.partial(grad, weight);
-                        pending = Some((output, self.value(grad).panels));
-                    } else {
-                        self.expand(grad, weight, None, output);
-                    }
-                }
+                Op::LinearGradInput { grad, weight, output } => pending = self.product(grad, weight, None, output),
                 Op::LinearGradWeight { .. } if pending.is_some() => self.weight_grad(op),
                 Op::LinearGradWeight { .. } => held.push(op),
                 Op::ParamNorm { coefficient, ref params } => {
@@ -326,6 +312,25 @@ impl Builder<'_> {
     /// The share of a split value that a contraction over it reads.
     fn shards_of(&self, value: ValueId) -> Share {
         if Member::owns_shards(self.threads, self.value(value).panels) { Share::Owned } else { Share::All }
+    }
+
+    /// `weight` times `input`. Returns the value and the panels of a reduction that is left to do.
+    fn product(
+        &mut self,
+        input: ValueId,
+        weight: ParamId,
+        bias: Option<ParamId>,
+        output: ValueId,
+    ) -> Option<(ValueId, usize)> {
+        match (self.value(input).split, self.by_rows) {
+            (false, _) => self.expand(input, weight, bias, output),
+            (true, true) => self.contract(input, weight, bias, output),
+            (true, false) => {
+                self.partial(input, weight);
+                return Some((output, self.value(input).panels));
+            }
+        }
+        None
     }
 
     fn partial(&mut self, input: ValueId, weight: ParamId) {

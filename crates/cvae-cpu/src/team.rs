@@ -23,12 +23,14 @@ pub(crate) struct Node {
 pub(crate) struct Nodes {
     nodes: [Node; MAX_SHARDS],
     count: usize,
+    /// See [`Nodes::are_whole`].
+    whole: bool,
 }
 
 impl Nodes {
     /// The sums of `threads` threads.
     pub(crate) fn new(panels: usize, threads: usize) -> Self {
-        let mut found = Self { nodes: [Node::default(); MAX_SHARDS], count: 0 };
+        let mut found = Self { nodes: [Node::default(); MAX_SHARDS], count: 0, whole: false };
         for thread in 0..threads {
             let share = Member { thread, threads }.shards(panels);
             if share.sub > 0 {
@@ -43,7 +45,13 @@ impl Nodes {
                 found.count += 1;
             }
         }
+        found.whole = (0..).zip(found.as_slice()).all(|(index, node)| node.merges == merges(index, 0));
         found
+    }
+
+    /// Whether the sums are a whole tree: each completes the sums to its left that it would if they were shards.
+    pub(crate) fn are_whole(&self) -> bool {
+        self.whole
     }
 
     /// The sums.

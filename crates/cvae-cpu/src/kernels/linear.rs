@@ -6,7 +6,7 @@
 
 use super::product::Product;
 use crate::simd::Simd;
-use crate::team::{MAX_SHARDS, Node, merges};
+use crate::team::{MAX_SHARDS, Nodes};
 
 /// Calls `$tile::<S, $P…, MR, NR>` for the row count `$mr`, which never exceeds `$max`.
 macro_rules! by_rows {
@@ -241,7 +241,7 @@ pub(crate) struct Reduce<'a> {
     /// Floats between shards.
     pub(crate) shard_stride: usize,
     /// The sums that threads formed.
-    pub(crate) nodes: &'a [Node],
+    pub(crate) nodes: &'a Nodes,
     /// `[features]`, or null for no bias.
     pub(crate) bias: *const f32,
     /// `[features][PW]`.
@@ -256,15 +256,13 @@ pub(crate) struct Reduce<'a> {
 /// Pointers as [`Reduce`] documents; the instruction set of `S`.
 #[inline(always)]
 pub(crate) unsafe fn reduce<S: Simd>(q: &Reduce<'_>) {
-    // A whole tree: every node completes the sums to its left that it would if nodes were shards.
-    let whole = q.nodes.iter().enumerate().all(|(index, node)| node.merges == merges(index, 0));
     // SAFETY: the caller's promise; there are as many nodes.
     unsafe {
-        match q.nodes.len() {
-            1 if whole => reduce_tree::<S, 1>(q),
-            2 if whole => reduce_tree::<S, 2>(q),
-            4 if whole => reduce_tree::<S, 4>(q),
-            8 if whole => reduce_tree::<S, 8>(q),
+        match (q.nodes.are_whole(), q.nodes.as_slice().len()) {
+            (true, 1) => reduce_tree::<S, 1>(q),
+            (true, 2) => reduce_tree::<S, 2>(q),
+            (true, 4) => reduce_tree::<S, 4>(q),
+            (true, 8) => reduce_tree::<S, 8>(q),
             _ => reduce_nodes::<S>(q),
         }
     }
@@ -273,14 +271,14 @@ pub(crate) unsafe fn reduce<S: Simd>(q: &Reduce<'_>) {
 /// [`reduce`] for `N` nodes that are a whole tree.
 #[inline(always)]
 unsafe fn reduce_tree<S: Simd, const N: usize>(q: &Reduce<'_>) {
-    let width = 2 * S::LANES;
+    let (width, nodes) = (2 * S::LANES, q.nodes.as_slice());
     for feature in 0..q.features {
         for at in [feature * width, feature * width + S::LANES] {
             // SAFETY: `at` lies inside the block of every shard.
             unsafe {
                 let mut sums = [S::splat(0.0); N];
                 for i in 0..N {
-                    sums[i] = S::load(q.parts.add(q.nodes[i].shard * q.shard_stride + at));
+                    sums[i] = S::load(q.parts.add(nodes[i].shard * q.shard_stride + at));
                 }
                 let mut apart = 1;
                 while apart < N {
@@ -306,7 +304,7 @@ unsafe fn reduce_nodes<S: Simd>(q: &Reduce<'_>) {
                 // Sums that wait for their right-hand side: no more than there are shards.
                 let mut stack = [S::splat(0.0); MAX_SHARDS];
                 let mut top = 0;
-                for node in q.nodes {
+                for node in q.nodes.as_slice() {
                     let mut sum = S::load(q.parts.add(node.shard * q.shard_stride + at));
                     for _ in 0..node.merges {
                         top -= 1;

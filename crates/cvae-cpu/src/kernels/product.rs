@@ -90,15 +90,15 @@ impl<S: Simd> Product<S> for Floats {
         acc: &mut [[S::V; NR]; MR],
     ) {
         let width = 2 * S::LANES;
-        let panels = batch / width;
+        let mut panels = batch / width;
         // SAFETY: the caller's promise, as for `by_columns`; there are six rows of two sums.
         unsafe {
-            if MR == 6 && NR == 2 && panels > 0 && S::six_rows(panels, a, a_stride, p, acc.as_mut_ptr().cast()) {
-                let (a, p) = (a.wrapping_add(panels * a_stride), p.wrapping_add(panels * width * width));
-                <Self as Product<S>>::by_columns::<MR, NR>(batch % width, a, a_stride, p, acc);
-            } else {
-                <Self as Product<S>>::by_columns::<MR, NR>(batch, a, a_stride, p, acc);
+            let whole = MR == 6 && NR == 2 && panels > 0;
+            if !(whole && S::six_rows(panels, a, a_stride, p, acc.as_mut_ptr().cast())) {
+                panels = 0;
             }
+            let (a, p) = (a.wrapping_add(panels * a_stride), p.wrapping_add(panels * width * width));
+            <Self as Product<S>>::by_columns::<MR, NR>(batch - panels * width, a, a_stride, p, acc);
         }
     }
 

@@ -105,7 +105,7 @@ impl<S: Int8> ByteProduct<S> for Plain {
     }
 }
 
-/// As [`Plain`] for weights that are [`joint`]: two groups are added before they are widened.
+/// As [`Plain`] for weights that are [`joint`](crate::simd::int8::joint): two groups are added before they are widened.
 pub(crate) struct Joint;
 
 impl<S: Int8> ByteProduct<S> for Joint {
